@@ -1,0 +1,182 @@
+//! What a handler knows about the call that it serves: its deadline, its peer, and whether anybody still waits.
+//!
+//! A context is passed on to the calls that a handler makes without anyone remembering to: it is ambient while the
+//! handler is polled. It does not cross `tokio::spawn`; [`Context::scope`] carries it there.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Instant;
+
+use crate::id::ExchangeKey;
+
+/// Who is on the other end of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The peer's address in the form of an endpoint, for example `tcp://127.0.0.1:40312`, or `local` for direct calls.
+    pub endpoint: String,
+}
+
+impl Peer {
+    /// A peer at an address.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into() }
+    }
+}
+
+/// What a context asks of whoever runs the call: implemented by the transport's sessions and by direct calls.
+pub trait CallHost: Send + Sync + 'static {
+    /// Who calls.
+    fn peer(&self) -> &Peer;
+
+    /// Ready once nobody waits for the exchange any more.
+    fn poll_abandoned(&self, key: ExchangeKey, cx: &mut task::Context<'_>) -> Poll<()>;
+}
+
+/// The context of a call. Cheap to clone; usable outside of the handler too.
+#[derive(Clone, Default)]
+pub struct Context {
+    deadline: Option<Instant>,
+    call: Option<(Arc<dyn CallHost>, ExchangeKey)>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+}
+
+impl Context {
+    /// The context of a call that `host` runs.
+    #[inline]
+    pub fn new(host: Arc<dyn CallHost>, key: ExchangeKey, deadline: Option<Instant>) -> Self {
+        Self { deadline, call: Some((host, key)) }
+    }
+
+    /// A context of no call, with a deadline: for tests, and for work that nobody called for.
+    pub fn with_deadline(deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), call: None }
+    }
+
+    /// The context of the handler that is being polled; empty outside of one.
+    pub fn current() -> Self {
+        let current = CURRENT.take();
+        let copy = current.clone();
+        CURRENT.set(current);
+        copy.unwrap_or_default()
+    }
+
+    /// When the caller stops waiting; `None` where it waits for as long as it takes.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Who calls; `None` outside of a call.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.call.as_ref().map(|(host, _)| host.peer())
+    }
+
+    /// Completes once nobody waits for the answer any more: the call was cancelled, its deadline passed, or its session
+    /// was lost. The handler itself is dropped then; this is for work that it spawned.
+    pub async fn cancelled(&self) {
+        match &self.call {
+            Some((host, key)) => poll_fn(|cx| host.poll_abandoned(*key, cx)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_cancelled(&self) -> bool {
+        let mut cx = task::Context::from_waker(task::Waker::noop());
+        self.call.as_ref().is_some_and(|(host, key)| host.poll_abandoned(*key, &mut cx).is_ready())
+    }
+
+    /// Runs `future` with this context as the ambient one, for example in a task that a handler spawns.
+    pub fn scope<F: Future>(&self, future: F) -> Scope<F> {
+        Scope { context: Some(self.clone()), future: Box::pin(future) }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("deadline", &self.deadline).field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}
+
+/// Puts the context back where it came from, also when what runs under it panics.
+struct Restore<'a> {
+    slot: &'a mut Option<Context>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        *self.slot = CURRENT.replace(self.slot.take());
+    }
+}
+
+/// Runs `run` with the context in `slot` as the ambient one. The context is moved, not cloned: this is on the path of
+/// every call.
+#[inline]
+pub fn enter<R>(slot: &mut Option<Context>, run: impl FnOnce() -> R) -> R {
+    *slot = CURRENT.replace(slot.take());
+    let _restore = Restore { slot };
+    run()
+}
+
+/// A future that runs under a context; see [`Context::scope`].
+pub struct Scope<F> {
+    context: Option<Context>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let Self { context, future } = &mut *self;
+        enter(context, || future.as_mut().poll(cx))
+    }
+}
+
+impl<F> fmt::Debug for Scope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn far() -> Instant {
+        // Any instant does; the crate itself never reads a clock.
+        #[allow(clippy::disallowed_methods)]
+        Instant::now().checked_add(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn the_ambient_context_ends_with_its_scope_and_nests() {
+        let (outer, inner) = (far(), far() + Duration::from_secs(1));
+        let mut slot = Some(Context::with_deadline(outer));
+        enter(&mut slot, || {
+            assert_eq!(Context::current().deadline(), Some(outer));
+            let mut nested = Some(Context::with_deadline(inner));
+            enter(&mut nested, || assert_eq!(Context::current().deadline(), Some(inner)));
+            assert_eq!(Context::current().deadline(), Some(outer));
+        });
+        assert_eq!(Context::current().deadline(), None);
+        assert_eq!(slot.and_then(|context| context.deadline()), Some(outer));
+    }
+
+    #[test]
+    fn a_panic_leaves_no_context_behind() {
+        let mut slot = Some(Context::with_deadline(far()));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| enter(&mut slot, || panic!("on purpose"))));
+        assert!(panicked.is_err());
+        assert_eq!(Context::current().deadline(), None);
+        assert!(slot.is_some());
+    }
+}

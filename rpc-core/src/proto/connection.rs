@@ -1,0 +1,555 @@
+//! The incoming half of a connection: preface, handshake, framing, keepalive, and which session a frame is for
+//! (docs/PROTOCOL.md §4, §5, §8.3). It holds no session and no lock; the driver owns it together with the socket.
+//!
+//! ```text
+//! initiator   Greeting ── HELLO_ACK ──▶ Open          acceptor   Greeting ── HELLO ──▶ Open
+//!                └─ HELLO_REJECT ─▶ error                           └─ unfit ─▶ HELLO_REJECT, error
+//! ```
+//! What it has to say waits in it until [`Connection::flush`] brings it into the control lane, so that reading a batch
+//! of frames takes no lock.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::time::Duration;
+
+use super::config::Limits;
+use super::error::{ConnectionError, ProtocolError};
+use super::input::Input;
+use super::outbox::{Outbox, SessionSlot};
+use super::table::DenseHasher;
+use super::time::Time;
+use crate::code::Code;
+use crate::id::{Sid, Side};
+use crate::wire::frame::{Abort, Frame, Mode, Reason, kind, read_varints, session_head};
+use crate::wire::header::Scope;
+use crate::wire::hello::{Hello, MAX_HELLO, PREFACE, Reject, SessionAccept, SessionOpen, VERSION, recognise};
+use crate::wire::{HeadBuf, RawFrame};
+
+/// PINGs answered within one second; more is a provocation (§8.3).
+const PINGS_PER_SECOND: u32 = 10;
+
+/// What one side brings into the handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// Which end this is.
+    pub side: Side,
+    /// Initiator: the mode wished for. Acceptor: ignored, see `modes`.
+    pub mode: Mode,
+    /// Acceptor: the modes offered.
+    pub modes: Vec<Mode>,
+    /// Codecs by number, in order of preference.
+    pub codecs: Vec<u8>,
+}
+
+/// What the handshake settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// One session or many.
+    pub mode: Mode,
+    /// Codecs that both sides have, in the initiator's order.
+    pub codecs: Vec<u8>,
+    /// Silence after which a PING goes out.
+    pub keepalive_interval: Duration,
+    /// Silence behind it after which the peer counts as gone.
+    pub keepalive_timeout: Duration,
+    /// Sessions that this side may have open at a time.
+    pub sessions: u64,
+}
+
+/// What the next frame means.
+#[derive(Debug)]
+pub enum ConnectionEvent<'a> {
+    /// The handshake is complete.
+    Connected(Negotiated),
+    /// The peer opens a session: answer with [`Connection::accept`] or [`Connection::reject`].
+    SessionOpened {
+        /// Its alias.
+        sid: Sid,
+        /// What it is for.
+        open: SessionOpen,
+    },
+    /// The peer accepted a session of this side.
+    SessionAccepted {
+        /// Its place in the driver's table.
+        slot: SessionSlot,
+        /// What was granted.
+        accept: SessionAccept,
+    },
+    /// The peer rejected a session of this side, which is forgotten.
+    SessionRejected {
+        /// Its place in the driver's table.
+        slot: SessionSlot,
+        /// Why.
+        reject: Reject,
+    },
+    /// A frame for a session.
+    Frame {
+        /// The session's place in the driver's table.
+        slot: SessionSlot,
+        /// The frame.
+        frame: Frame<'a>,
+    },
+    /// A frame that was dealt with here; there may be more.
+    Ignored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The peer's preface and first frame are to come.
+    Greeting {
+        preface: bool,
+    },
+    Open,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alias {
+    /// S_OPEN is out, the answer is to come.
+    Pending(SessionSlot),
+    Live(SessionSlot),
+}
+
+/// One connection. See the module's text.
+#[derive(Debug)]
+pub struct Connection {
+    handshake: Handshake,
+    limits: Limits,
+    state: State,
+    negotiated: Negotiated,
+    hello: Option<Hello>,
+
+    aliases: HashMap<u64, Alias, BuildHasherDefault<DenseHasher>>,
+    next_local: u64,
+    next_remote: u64,
+    remote_sessions: u64,
+
+    received: u64,
+    allowed: u64,
+    /// Received for sessions that are gone: credited without anyone taking it.
+    orphaned: u64,
+
+    /// Control frames until the next flush.
+    pending: Vec<(HeadBuf, Vec<u8>)>,
+    raise: Option<u64>,
+
+    started: Time,
+    last_received: Time,
+    pinged: Option<Time>,
+    pings: u32,
+    pings_since: Time,
+}
+
+impl Connection {
+    /// A connection at its start. The initiator's preface and HELLO go out with the first [`flush`](Self::flush).
+    pub fn new(handshake: Handshake, limits: Limits, now: Time) -> Self {
+        let negotiated = Negotiated {
+            mode: handshake.mode,
+            codecs: Vec::new(),
+            keepalive_interval: limits.keepalive_interval,
+            keepalive_timeout: limits.keepalive_timeout,
+            sessions: 0,
+        };
+        let side = handshake.side;
+        let mut connection = Self {
+            allowed: limits.connection_window,
+            handshake,
+            limits,
+            state: State::Greeting { preface: true },
+            negotiated,
+            hello: None,
+            aliases: HashMap::default(),
+            next_local: side.first_id(),
+            next_remote: side.peer().first_id(),
+            remote_sessions: 0,
+            received: 0,
+            orphaned: 0,
+            pending: Vec::new(),
+            raise: None,
+            started: now,
+            last_received: now,
+            pinged: None,
+            pings: 0,
+            pings_since: now,
+        };
+        if side == Side::Initiator {
+            let hello = connection.own_hello(connection.handshake.mode, connection.handshake.codecs.clone());
+            connection.push_hello(kind::HELLO, &hello);
+        }
+        connection
+    }
+
+    fn own_hello(&self, mode: Mode, codecs: Vec<u8>) -> Hello {
+        Hello {
+            versions: (VERSION, VERSION),
+            mode,
+            max_frame: self.limits.max_frame,
+            codecs,
+            units: 0,
+            required_units: 0,
+            connection_window: self.limits.connection_window,
+            sessions: self.limits.sessions,
+            keepalive_interval_ms: self.limits.keepalive_interval.as_millis() as u64,
+            keepalive_timeout_ms: self.limits.keepalive_timeout.as_millis() as u64,
+        }
+    }
+
+    fn push_hello(&mut self, kind: u8, hello: &Hello) {
+        let mut body = Vec::new();
+        hello.write(&mut body);
+        self.pending.push((HeadBuf::new(kind, 0), body));
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.handshake.side
+    }
+
+    /// Whether the handshake is complete.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// What the handshake settled; before it, this side's wishes.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// Bytes received against the connection's credit, for checks.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Moves what waits here into the control lane, and credit both ways. The driver calls it once before it reads and
+    /// once before it writes.
+    pub fn flush(&mut self, out: &mut Outbox) {
+        if let Some(max) = self.raise.take() {
+            out.raise(max);
+        }
+        if self.orphaned > 0 {
+            out.release(std::mem::take(&mut self.orphaned));
+        }
+        if let Some(hello) = self.hello.take() {
+            out.open(hello.max_frame, hello.connection_window);
+        }
+        for (head, body) in self.pending.drain(..) {
+            // HELLO is the first frame of its side, and HELLO_ACK or HELLO_REJECT of the other.
+            if matches!(head.kind(), kind::HELLO | kind::HELLO_ACK | kind::HELLO_REJECT) {
+                out.preface(&PREFACE);
+            }
+            out.control(head, &body);
+        }
+        self.allowed = out.grant().max();
+    }
+
+    /// Whether [`flush`](Self::flush) has anything to do.
+    #[inline]
+    pub fn needs_flush(&self) -> bool {
+        !self.pending.is_empty() || self.raise.is_some() || self.orphaned > 0 || self.hello.is_some()
+    }
+
+    /// Bytes have arrived: the peer lives.
+    #[inline]
+    pub fn heard(&mut self, now: Time) {
+        self.last_received = now;
+        self.pinged = None;
+    }
+
+    /// Handles the next frame of `input`. `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// The connection cannot go on; [`close_reason`](Self::close_reason) tells what to say to the peer.
+    #[inline]
+    pub fn next_event<'i>(&mut self, now: Time, input: &'i mut Input) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
+        if self.state != State::Open {
+            return self.greet(now, input);
+        }
+        match input.next_frame(self.limits.max_frame)? {
+            None => Ok(None),
+            Some(raw) => self.handle_frame(raw, now),
+        }
+    }
+
+    fn greet<'i>(&mut self, now: Time, input: &'i mut Input) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
+        if self.state == (State::Greeting { preface: true }) {
+            let pending = input.pending();
+            let n = pending.len().min(PREFACE.len());
+            if pending[..n] != PREFACE[..n] {
+                return Err(ConnectionError::NotRpc { seen: recognise(pending) });
+            }
+            if input.take(PREFACE.len()).is_none() {
+                return Ok(None);
+            }
+            self.state = State::Greeting { preface: false };
+        }
+        match input.next_frame(MAX_HELLO)? {
+            None => Ok(None),
+            Some(raw) => match (self.handshake.side, raw.kind) {
+                (Side::Acceptor, kind::HELLO) => self.handle_hello(&Hello::read(raw.rest)?).map(Some),
+                (Side::Initiator, kind::HELLO_ACK) => self.handle_hello_ack(Hello::read(raw.rest)?).map(Some),
+                (Side::Initiator, kind::HELLO_REJECT) => {
+                    let Reject { reason, codecs } = Reject::read(raw.rest)?;
+                    Err(ConnectionError::Rejected { reason, codecs })
+                }
+                (Side::Initiator, kind::CONN_CLOSE) => self.handle_frame(raw, now),
+                (_, other) => {
+                    let text = format!("frame type {other:#04x} before the handshake");
+                    Err(ProtocolError::new(Code::PROTOCOL, text).into())
+                }
+            },
+        }
+    }
+
+    fn handle_hello(&mut self, hello: &Hello) -> Result<ConnectionEvent<'static>, ConnectionError> {
+        let codecs: Vec<u8> = hello.codecs.iter().copied().filter(|codec| self.handshake.codecs.contains(codec)).collect();
+        let refusal = if !(hello.versions.0..=hello.versions.1).contains(&VERSION) {
+            Some(Reason::new(Code::VERSION, format!("this side speaks version {VERSION}")))
+        } else if !self.handshake.modes.contains(&hello.mode) {
+            Some(Reason::new(Code::MODE, format!("this side offers {:?}", self.handshake.modes)))
+        } else if hello.required_units != 0 {
+            Some(Reason::new(Code::UNIT, format!("units {:#x} are required, and none is offered", hello.required_units)))
+        } else if codecs.is_empty() {
+            Some(Reason::new(Code::NO_CODEC, format!("this side has the codecs {:?}", self.handshake.codecs)))
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            let mut body = Vec::new();
+            Reject { reason: reason.clone(), codecs: self.handshake.codecs.clone() }.write(&mut body);
+            self.pending.push((HeadBuf::new(kind::HELLO_REJECT, 0), body));
+            return Err(ProtocolError { reason }.into());
+        }
+        let answer = self.own_hello(hello.mode, codecs);
+        self.push_hello(kind::HELLO_ACK, &answer);
+        // The keepalive is the acceptor's choice, and stands in its answer.
+        Ok(self.opened(answer, hello))
+    }
+
+    fn handle_hello_ack(&mut self, hello: Hello) -> Result<ConnectionEvent<'static>, ConnectionError> {
+        let known = hello.codecs.iter().all(|codec| self.handshake.codecs.contains(codec));
+        if hello.mode != self.handshake.mode || !known || hello.codecs.is_empty() || hello.versions != (VERSION, VERSION) {
+            return Err(ProtocolError::new(Code::PROTOCOL, "HELLO_ACK selects what was not offered").into());
+        }
+        let peer = hello.clone();
+        Ok(self.opened(hello, &peer))
+    }
+
+    /// `selected` is the acceptor's statement, `peer` what the other side is ready to receive.
+    fn opened(&mut self, selected: Hello, peer: &Hello) -> ConnectionEvent<'static> {
+        self.state = State::Open;
+        self.negotiated = Negotiated {
+            mode: selected.mode,
+            codecs: selected.codecs,
+            // Zero would ping without end.
+            keepalive_interval: Duration::from_millis(selected.keepalive_interval_ms.max(1)),
+            keepalive_timeout: Duration::from_millis(selected.keepalive_timeout_ms.max(1)),
+            sessions: peer.sessions,
+        };
+        self.hello = Some(peer.clone());
+        ConnectionEvent::Connected(self.negotiated.clone())
+    }
+
+    #[inline]
+    fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Time) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
+        if raw.scope() == Scope::Connection {
+            return self.handle_connection_frame(raw, now);
+        }
+        let frame = Frame::read(raw, self.negotiated.mode)?;
+        let charge = frame.charge();
+        if charge > self.allowed - self.received {
+            return Err(ProtocolError::new(Code::FLOW, "more bytes than the connection's credit allows").into());
+        }
+        self.received += charge;
+        match self.aliases.get(&frame.sid.0) {
+            Some(Alias::Live(slot)) if !matches!(frame.kind, kind::S_OPEN | kind::S_ACCEPT | kind::S_REJECT) => {
+                Ok(Some(ConnectionEvent::Frame { slot: *slot, frame }))
+            }
+            alias => {
+                let alias = alias.copied();
+                self.handle_session_frame(frame, alias)
+            }
+        }
+    }
+
+    /// Frames that open a session, and those of sessions that are not live.
+    fn handle_session_frame<'i>(
+        &mut self,
+        frame: Frame<'i>,
+        alias: Option<Alias>,
+    ) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
+        let sid = frame.sid;
+        match (frame.kind, alias) {
+            (kind::S_OPEN, None) => {
+                if sid.0 != self.next_remote {
+                    let text = format!("S_OPEN of {sid}, where session {} is next", self.next_remote);
+                    return Err(ProtocolError::new(Code::PROTOCOL, text).into());
+                }
+                self.next_remote += 2;
+                let open = match SessionOpen::read(frame.body) {
+                    Ok(open) => open,
+                    Err(error) => {
+                        self.reject(sid, Reason::new(Code::PROTOCOL, error.to_string()));
+                        return Ok(Some(ConnectionEvent::Ignored));
+                    }
+                };
+                if self.remote_sessions >= self.limits.sessions {
+                    self.reject(
+                        sid,
+                        Reason::new(Code::REFUSED, format!("{} sessions at a time are the most", self.limits.sessions)),
+                    );
+                    return Ok(Some(ConnectionEvent::Ignored));
+                }
+                Ok(Some(ConnectionEvent::SessionOpened { sid, open }))
+            }
+            (kind::S_ACCEPT, Some(Alias::Pending(slot))) => {
+                let accept = SessionAccept::read(frame.body)?;
+                self.aliases.insert(sid.0, Alias::Live(slot));
+                Ok(Some(ConnectionEvent::SessionAccepted { slot, accept }))
+            }
+            (kind::S_REJECT, Some(Alias::Pending(slot))) => {
+                let reject = Reject::read(frame.body)?;
+                self.aliases.remove(&sid.0);
+                Ok(Some(ConnectionEvent::SessionRejected { slot, reject }))
+            }
+            (kind::S_OPEN | kind::S_ACCEPT | kind::S_REJECT, _) | (_, Some(Alias::Pending(_))) => {
+                let text = format!("frame type {:#04x} does not fit the state of {sid}", frame.kind);
+                Err(ProtocolError::new(Code::PROTOCOL, text).into())
+            }
+            (_, _) => {
+                let next = if self.handshake.side.owns(sid.0) { self.next_local } else { self.next_remote };
+                if sid.0 >= next {
+                    return Err(ProtocolError::new(Code::PROTOCOL, format!("{sid} was never opened")).into());
+                }
+                // The session is gone, and its last frames were on their way: nobody takes them.
+                self.orphaned += frame.charge();
+                Ok(Some(ConnectionEvent::Ignored))
+            }
+        }
+    }
+
+    fn handle_connection_frame(
+        &mut self,
+        raw: RawFrame<'_>,
+        now: Time,
+    ) -> Result<Option<ConnectionEvent<'static>>, ConnectionError> {
+        match raw.kind {
+            kind::PING => {
+                if now.since(self.pings_since) >= Duration::from_secs(1) {
+                    (self.pings_since, self.pings) = (now, 0);
+                }
+                self.pings += 1;
+                if self.pings > PINGS_PER_SECOND {
+                    return Err(ProtocolError::new(Code::CALM, "more than 10 PINGs in a second").into());
+                }
+                let Ok(token) = <[u8; 8]>::try_from(raw.rest) else {
+                    return Err(ProtocolError::new(Code::PROTOCOL, "PING carries 8 bytes").into());
+                };
+                self.pending.push((HeadBuf::new(kind::PONG, 0), token.to_vec()));
+            }
+            // That something arrived has been noted already; PONG says nothing more.
+            kind::PONG => {}
+            kind::MAX_CONN_DATA => {
+                let [max] = read_varints(raw.rest, ["the connection's maximum"])?;
+                self.raise = Some(self.raise.map_or(max, |raise| raise.max(max)));
+            }
+            kind::CONN_CLOSE => return Err(ConnectionError::ClosedByPeer(Reason::read(raw.rest)?)),
+            _ if raw.is_ignorable() => {}
+            other => {
+                return Err(ProtocolError::new(Code::UNKNOWN_FRAME, format!("frame type {other:#04x} is not known here")).into());
+            }
+        }
+        Ok(Some(ConnectionEvent::Ignored))
+    }
+
+    /// Opens a session of this side, kept at `slot` by the driver.
+    ///
+    /// # Errors
+    /// In single-session mode there is one session, opened by the initiator.
+    pub fn open(&mut self, slot: SessionSlot, open: &SessionOpen) -> Result<Sid, Reason> {
+        let sid = Sid(self.next_local);
+        if self.negotiated.mode == Mode::Single && sid != Sid(0) {
+            return Err(Reason::new(Code::MODE, "in single-session mode a connection has one session, opened by its initiator"));
+        }
+        self.next_local += 2;
+        self.aliases.insert(sid.0, Alias::Pending(slot));
+        let mut body = Vec::new();
+        open.write(&mut body);
+        self.pending.push((session_head(kind::S_OPEN, 0, self.on_wire(sid)), body));
+        Ok(sid)
+    }
+
+    /// Accepts a session of the peer, kept at `slot` by the driver.
+    pub fn accept(&mut self, sid: Sid, slot: SessionSlot, accept: &SessionAccept) {
+        self.aliases.insert(sid.0, Alias::Live(slot));
+        self.remote_sessions += 1;
+        let mut body = Vec::new();
+        accept.write(&mut body);
+        self.pending.push((session_head(kind::S_ACCEPT, 0, self.on_wire(sid)), body));
+    }
+
+    /// Rejects a session of the peer.
+    pub fn reject(&mut self, sid: Sid, reason: Reason) {
+        let mut body = Vec::new();
+        Reject { reason, codecs: self.handshake.codecs.clone() }.write(&mut body);
+        self.pending.push((session_head(kind::S_REJECT, 0, self.on_wire(sid)), body));
+    }
+
+    /// Ends a session at once.
+    pub fn abort(&mut self, sid: Sid, abort: &Abort) {
+        let mut body = Vec::new();
+        abort.write(&mut body);
+        self.pending.push((session_head(kind::S_ABORT, 0, self.on_wire(sid)), body));
+        self.forget(sid);
+    }
+
+    /// A session is over: its alias leads nowhere any more.
+    pub fn forget(&mut self, sid: Sid) {
+        if self.aliases.remove(&sid.0).is_some() && !self.handshake.side.owns(sid.0) {
+            self.remote_sessions -= 1;
+        }
+    }
+
+    /// The alias as frames carry it.
+    pub fn on_wire(&self, sid: Sid) -> Option<Sid> {
+        match self.negotiated.mode {
+            Mode::Single => None,
+            Mode::Multi => Some(sid),
+        }
+    }
+
+    /// What to tell the peer about the end, if it can be told: the body of CONN_CLOSE.
+    pub fn close_reason(&self, error: &ConnectionError) -> Option<Reason> {
+        match error {
+            ConnectionError::Protocol(error) if self.is_open() => Some(error.reason.clone()),
+            ConnectionError::Closed if self.is_open() => Some(Reason::new(Code::NO_ERROR, "")),
+            _ => None,
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest.
+    pub fn next_timeout(&self) -> Time {
+        match (self.state, self.pinged) {
+            (State::Greeting { .. }, _) => self.started.after(self.limits.handshake),
+            (State::Open, Some(pinged)) => pinged.after(self.negotiated.keepalive_timeout),
+            (State::Open, None) => self.last_received.after(self.negotiated.keepalive_interval),
+        }
+    }
+
+    /// The time has come: sends a PING, or gives up.
+    ///
+    /// # Errors
+    /// The handshake took too long, or the peer went silent.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), ConnectionError> {
+        if now < self.next_timeout() {
+            return Ok(());
+        }
+        match (self.state, self.pinged) {
+            (State::Greeting { .. }, _) => Err(ConnectionError::Handshake),
+            (State::Open, Some(_)) => Err(ConnectionError::Silent),
+            (State::Open, None) => {
+                self.pinged = Some(now);
+                self.pending.push((HeadBuf::new(kind::PING, 0), now.as_micros().to_le_bytes().to_vec()));
+                Ok(())
+            }
+        }
+    }
+}

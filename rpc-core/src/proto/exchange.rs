@@ -1,0 +1,266 @@
+//! One exchange: two directions, each of which ends exactly once (docs/PROTOCOL.md §6).
+//!
+//! ```text
+//! sending    Open ── last message ──▶ Ending ── END ──▶ Done       receiving   Open ── END or RESET ──▶ Done
+//!              └──── reset ──▶ Resetting ── RESET ──▶ Done
+//! ```
+//! What the application finds (an answer, a fault) is kept apart from the wire's state: a caller whose deadline passed
+//! is told at once, and the exchange lives on, discarding, until the peer confirms its end.
+//!
+//! An exchange is gone when both directions are over and the application holds it no longer: for the side that
+//! answers, when its handler has really ended.
+
+use bytes::Bytes;
+
+use super::batch::Batch;
+use super::credit::{RecvCredit, SendCredit};
+use super::error::{ExchangeFault, Origin};
+use super::time::Time;
+use crate::code::Code;
+use crate::id::{Side, Xid};
+use crate::wire::frame::Reason;
+
+/// A message to be sent. Large ones are shared with the socket instead of copied.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Copied into the outgoing bytes.
+    Inline(Vec<u8>),
+    /// Referred to where its pieces are large.
+    Shared(Bytes),
+}
+
+impl Body {
+    /// From this size on a message is shared, in bytes (docs/ARCHITECTURE.md, "Large messages").
+    pub const SHARED: usize = 32 * 1024;
+
+    /// The message's bytes.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    #[inline]
+    fn from(bytes: Vec<u8>) -> Self {
+        if bytes.len() < Self::SHARED { Self::Inline(bytes) } else { Self::Shared(bytes.into()) }
+    }
+}
+
+/// What the opener expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// Nothing: a one-way call.
+    None,
+    /// One message.
+    One,
+    /// Items until END.
+    Many,
+}
+
+/// The outgoing direction.
+#[derive(Debug)]
+pub(super) struct Tx {
+    pub(super) state: TxState,
+    pub(super) credit: SendCredit,
+    /// The fields of an OPEN that is still to be written.
+    pub(super) open: Option<OpenFields>,
+    pub(super) accept: bool,
+    /// A single message: the arguments, a unary answer, an application error.
+    pub(super) body: Option<Body>,
+    pub(super) body_is_error: bool,
+    /// Items of a stream; they go before `body` once the OPEN is out.
+    pub(super) items: Batch,
+    /// How much of the message at the front (body or item) has been written.
+    pub(super) written: usize,
+    /// CANCEL is to be written.
+    pub(super) cancel: Option<Code>,
+    /// Somebody waits for `items` to drain.
+    pub(super) watched: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenFields {
+    pub(super) method: u32,
+    pub(super) timeout_ms: Option<u32>,
+    pub(super) one_way: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TxState {
+    /// More may be added.
+    Open,
+    /// END follows what is queued.
+    Ending,
+    /// RESET is to be written.
+    Resetting(Box<Reason>),
+    /// END or RESET was written.
+    Done,
+}
+
+/// The incoming direction.
+#[derive(Debug)]
+pub(super) struct Rx {
+    /// The peer's END or RESET has arrived, or none can come any more.
+    pub(super) done: bool,
+    /// Nobody takes what comes: it is credited at once.
+    pub(super) discard: bool,
+    /// Why the application will find nothing more.
+    pub(super) fault: Option<Box<ExchangeFault>>,
+    pub(super) credit: RecvCredit,
+    pub(super) kind: AnswerKind,
+    pub(super) accepted: bool,
+    /// The single message: arguments until they are handed over, or a unary answer.
+    pub(super) message: Option<Vec<u8>>,
+    /// An application error ended the direction.
+    pub(super) error: Option<Vec<u8>>,
+    pub(super) items: Batch,
+    /// Credit of complete messages that the application has not taken.
+    pub(super) held: Held,
+    /// Credit of the batch that the application has taken and works on.
+    pub(super) lent: Held,
+    pub(super) partial: Option<Box<Partial>>,
+    /// MAX_STREAM is to be written.
+    pub(super) announce: bool,
+}
+
+/// Credit by where it is owed: whole messages of one frame hold credit of all three levels until they are taken; of a
+/// message of several frames only the stream's credit is held (docs/PROTOCOL.md §7.3).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) stream: u64,
+    pub(super) shared: u64,
+}
+
+impl Held {
+    pub(super) fn add(&mut self, other: Self) {
+        self.stream += other.stream;
+        self.shared += other.shared;
+    }
+}
+
+/// A message of which the end has not arrived.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) bytes: Vec<u8>,
+    pub(super) total: usize,
+    pub(super) is_error: bool,
+    pub(super) charged: u64,
+    pub(super) admission: Admission,
+}
+
+/// Whether a message larger than its window may come in whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The window holds it.
+    NotNeeded,
+    /// It waits for others to complete.
+    Waiting,
+    /// It was let in; so many bytes are on the session's account.
+    Admitted(u64),
+}
+
+/// A deadline, before and after the driver has put a time to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deadline {
+    None,
+    Unstamped(u32),
+    At(Time),
+}
+
+/// One exchange with what its owner attached to it.
+#[derive(Debug)]
+pub(super) struct Exchange<U> {
+    pub(super) xid: Option<Xid>,
+    /// Who opened it.
+    pub(super) opener: Side,
+    /// The application (a caller, a running handler) still holds it.
+    pub(super) held: bool,
+    /// It has exchange credit (calls of this side).
+    pub(super) granted: bool,
+    /// It stands in the session's ring.
+    pub(super) queued: bool,
+    pub(super) tx: Tx,
+    pub(super) rx: Rx,
+    pub(super) deadline: Deadline,
+    pub(super) user: U,
+}
+
+impl Tx {
+    pub(super) fn new(window: u64) -> Self {
+        Self {
+            state: TxState::Open,
+            credit: SendCredit::new(window),
+            open: None,
+            accept: false,
+            body: None,
+            body_is_error: false,
+            items: Batch::new(),
+            written: 0,
+            cancel: None,
+            watched: false,
+        }
+    }
+
+    /// Whether END or RESET was written and nothing else is due.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == TxState::Done && self.cancel.is_none()
+    }
+
+    /// Whether a frame of the data lane is due, credit aside.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        match self.state {
+            TxState::Open => self.accept || self.body.is_some() || !self.items.is_empty(),
+            TxState::Ending => true,
+            TxState::Resetting(_) | TxState::Done => false,
+        }
+    }
+
+    /// Whether a frame is due that stops the exchange.
+    #[inline]
+    pub(super) fn has_stops(&self) -> bool {
+        self.cancel.is_some() || matches!(self.state, TxState::Resetting(_))
+    }
+
+    /// Drops what is queued and has RESET written instead. Without effect once the direction has ended.
+    pub(super) fn reset(&mut self, reason: Reason) {
+        if matches!(self.state, TxState::Open | TxState::Ending) {
+            self.state = TxState::Resetting(Box::new(reason));
+            self.body = None;
+            self.items = Batch::new();
+            self.written = 0;
+            self.accept = false;
+        }
+    }
+}
+
+impl Rx {
+    pub(super) fn new(window: u64, kind: AnswerKind) -> Self {
+        Self {
+            done: false,
+            discard: false,
+            fault: None,
+            credit: RecvCredit::new(window),
+            kind,
+            accepted: false,
+            message: None,
+            error: None,
+            items: Batch::new(),
+            held: Held::default(),
+            lent: Held::default(),
+            partial: None,
+            announce: false,
+        }
+    }
+
+    /// The application finds this fault, unless it already has an answer or an earlier fault.
+    pub(super) fn fail(&mut self, reason: Reason, origin: Origin, sent: bool) {
+        if self.fault.is_none() {
+            self.fault = Some(Box::new(ExchangeFault { reason, origin, sent }));
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! What a connection is about to write: the bytes, the sessions that wait for their turn, and the connection's credit.
+//! It is the one meeting place of all sessions of a connection, so it is small and its sections are short.
+//!
+//! ```text
+//! control ──┐
+//! urgent  ──┤→ bytes (≤ 64 KiB ahead of the socket, plus one frame) → the driver swaps them out and writes
+//! ready   ──┘
+//! ```
+//! Control lane first, then sessions with credit to announce, then the sessions with data, each for one quantum in
+//! turn (docs/PROTOCOL.md §8).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::credit::{Grant, SendCredit};
+use crate::wire::HeadBuf;
+use crate::wire::frame::kind;
+
+/// A batch: once so many bytes wait for the socket, nobody adds more until they are gone. 64 KiB, which is what one
+/// write to a loopback socket takes at once.
+pub const BATCH: usize = 64 * 1024;
+
+/// What a session may write at a turn while others wait, and the longest piece of a message then.
+pub const QUANTUM: usize = 16 * 1024;
+
+/// Pieces of at least this size travel as a reference to the message instead of a copy. Below, a copy is cheaper than
+/// a further element in the vectored write.
+const SHARE: usize = 8 * 1024;
+
+/// Bytes on their way to the socket. The driver swaps the whole value out and an emptied one back in, so that a steady
+/// state allocates nothing.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    /// Pieces that are not in `bytes`, and the position in `bytes` that each one stands before.
+    shared: VecDeque<(usize, Bytes)>,
+    shared_len: usize,
+    frames: usize,
+}
+
+impl Output {
+    /// How many bytes wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.shared_len
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many frames wait.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// The bytes in order, as slices, from position `written` on; at most `max` slices.
+    pub fn slices<'a>(&'a self, written: usize, max: usize, mut each: impl FnMut(&'a [u8])) {
+        let (mut skip, mut at, mut count) = (written, 0, 0);
+        let mut piece = |slice: &'a [u8]| {
+            let skipped = skip.min(slice.len());
+            skip -= skipped;
+            if skipped < slice.len() && count < max {
+                count += 1;
+                each(&slice[skipped..]);
+            }
+        };
+        for (before, shared) in &self.shared {
+            piece(&self.bytes[at..*before]);
+            piece(shared);
+            at = *before;
+        }
+        piece(&self.bytes[at..]);
+    }
+
+    /// Whether everything is in one slice, and if so which.
+    #[inline]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.shared.is_empty() { Some(&self.bytes) } else { None }
+    }
+
+    /// Empties it and keeps the allocation, unless a burst made it far larger than a batch.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > 4 * BATCH {
+            self.bytes = Vec::new();
+        }
+        self.shared.clear();
+        self.shared_len = 0;
+        self.frames = 0;
+    }
+}
+
+/// A session's place in the driver's table of one connection; the scheduler's rings hold these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionSlot(pub u32);
+
+/// What a session has its turn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Frames that need no credit: credit announcements, resets, cancellations.
+    Control,
+    /// Messages.
+    Data,
+}
+
+/// The outgoing half of a connection. See the module's text.
+#[derive(Debug)]
+pub struct Outbox {
+    output: Output,
+    /// Bytes of the control lane that wait for the next transmission. Owed replies count here (§10).
+    control: Vec<u8>,
+    urgent: VecDeque<SessionSlot>,
+    ready: VecDeque<SessionSlot>,
+    /// Sessions that wait for connection credit.
+    blocked: Vec<SessionSlot>,
+    /// Sessions with deadlines that the driver has not stamped yet.
+    unstamped: Vec<SessionSlot>,
+    send: SendCredit,
+    grant: Grant,
+    max_frame: u32,
+    open: bool,
+}
+
+impl Outbox {
+    /// An outbox whose peer may send `window` bytes. It takes no frames of sessions until [`open`](Self::open).
+    pub fn new(window: u64) -> Self {
+        Self {
+            output: Output::default(),
+            control: Vec::new(),
+            urgent: VecDeque::new(),
+            ready: VecDeque::new(),
+            blocked: Vec::new(),
+            unstamped: Vec::new(),
+            send: SendCredit::new(0),
+            grant: Grant::new(window),
+            max_frame: 0,
+            open: false,
+        }
+    }
+
+    /// The handshake told what the peer takes.
+    pub fn open(&mut self, max_frame: u32, window: u64) {
+        self.max_frame = max_frame;
+        self.send.raise(window);
+        self.open = true;
+    }
+
+    /// Appends a frame to the control lane, ahead of all data that is not yet among the bytes.
+    pub fn control(&mut self, mut head: HeadBuf, body: &[u8]) {
+        self.control.extend_from_slice(head.finish(body.len()));
+        self.control.extend_from_slice(body);
+    }
+
+    /// Appends a frame behind everything that waits: the last one of a connection.
+    pub fn last(&mut self, mut head: HeadBuf, body: &[u8]) {
+        self.output.bytes.extend_from_slice(head.finish(body.len()));
+        self.output.bytes.extend_from_slice(body);
+    }
+
+    /// Appends raw bytes to the control lane: the preface.
+    pub fn preface(&mut self, bytes: &[u8]) {
+        self.control.extend_from_slice(bytes);
+    }
+
+    /// How many bytes wait in all. The driver stops reading when this exceeds its bound (X1: owed replies are bounded).
+    pub fn waiting(&self) -> usize {
+        self.output.len() + self.control.len()
+    }
+
+    /// Whether nothing waits: no bytes, no session, no credit to announce.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.output.is_empty() && self.control.is_empty() && self.next_is_none() && !self.grant.is_due()
+    }
+
+    #[inline]
+    fn next_is_none(&self) -> bool {
+        self.ready.is_empty() && self.urgent.is_empty()
+    }
+
+    /// Whether a session's control frames may be written at once.
+    #[inline]
+    pub fn takes_control(&self) -> bool {
+        self.open && !self.is_full()
+    }
+
+    /// Whether a session may write data at once: nobody waits before it and the batch is not full.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.open && self.next_is_none() && self.output.len() < BATCH
+    }
+
+    /// Whether the batch is full.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= BATCH
+    }
+
+    /// Whether sessions wait for their turn.
+    #[inline]
+    pub fn has_competition(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// How many frames wait among the bytes.
+    pub fn frames(&self) -> usize {
+        self.output.frames
+    }
+
+    /// The longest frame that the peer accepts, as the header counts it.
+    #[inline]
+    pub fn max_frame(&self) -> u32 {
+        self.max_frame
+    }
+
+    /// Puts a session with data at the end of the ring.
+    pub fn enqueue(&mut self, slot: SessionSlot) {
+        self.ready.push_back(slot);
+    }
+
+    /// Puts a session with control frames only before all with data.
+    pub fn enqueue_urgent(&mut self, slot: SessionSlot) {
+        self.urgent.push_back(slot);
+    }
+
+    /// Sets a session aside until the peer announces connection credit.
+    pub fn block(&mut self, slot: SessionSlot) {
+        self.blocked.push(slot);
+    }
+
+    /// Remembers that a session has a deadline without a time.
+    #[inline]
+    pub fn needs_stamp(&mut self, slot: SessionSlot) {
+        self.unstamped.push(slot);
+    }
+
+    /// The next session with an unstamped deadline.
+    pub fn next_unstamped(&mut self) -> Option<SessionSlot> {
+        self.unstamped.pop()
+    }
+
+    /// The session whose turn it is and what for, unless the batch is full. It is out of the ring then.
+    pub fn next_session(&mut self) -> Option<(SessionSlot, Lane)> {
+        if !self.open || self.is_full() {
+            return None;
+        }
+        let urgent = self.urgent.pop_front().map(|slot| (slot, Lane::Control));
+        urgent.or_else(|| self.ready.pop_front().map(|slot| (slot, Lane::Data)))
+    }
+
+    /// Connection credit for data.
+    #[inline]
+    pub fn credit(&self) -> u64 {
+        self.send.available()
+    }
+
+    /// The peer announced `max` for the connection.
+    pub fn raise(&mut self, max: u64) {
+        if self.send.raise(max) {
+            self.ready.extend(self.blocked.drain(..));
+        }
+    }
+
+    /// The highest maximum that the peer announced for the connection.
+    #[inline]
+    pub fn credit_max(&self) -> u64 {
+        self.send.max()
+    }
+
+    /// Connection credit given to the peer.
+    #[inline]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// The application has taken `n` bytes that came over this connection.
+    #[inline]
+    pub fn release(&mut self, n: u64) {
+        self.grant.release(n);
+    }
+
+    /// Whether the driver has something to do that it may not know of.
+    #[inline]
+    pub fn credit_due(&self) -> bool {
+        self.grant.is_due()
+    }
+
+    /// Appends a frame that takes `charge` of connection credit.
+    #[inline]
+    pub(super) fn frame(&mut self, mut head: HeadBuf, body: &[u8], charge: u64) {
+        self.send.take(charge);
+        self.output.frames += 1;
+        let bytes = &mut self.output.bytes;
+        bytes.extend_from_slice(head.finish(body.len()));
+        bytes.extend_from_slice(body);
+    }
+
+    /// The same for a piece of a shared message, which is copied only where that is cheaper.
+    pub(super) fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
+        if body.len() < SHARE {
+            return self.frame(head, &body, charge);
+        }
+        self.send.take(charge);
+        let output = &mut self.output;
+        output.frames += 1;
+        output.bytes.extend_from_slice(head.finish(body.len()));
+        output.shared_len += body.len();
+        output.shared.push_back((output.bytes.len(), body));
+    }
+
+    /// Exchanges the bytes that wait for `empty`, with the control lane in front of everything that was added since the
+    /// last swap and with connection credit announced where it is due.
+    pub fn swap(&mut self, empty: &mut Output) {
+        debug_assert!(empty.is_empty());
+        if self.grant.is_due() {
+            let mut head = HeadBuf::new(kind::MAX_CONN_DATA, 0);
+            head.varint(self.grant.announce());
+            self.control(head, &[]);
+        }
+        if !self.control.is_empty() {
+            if self.output.bytes.is_empty() && self.output.shared.is_empty() {
+                std::mem::swap(&mut self.output.bytes, &mut self.control);
+            } else {
+                let ahead = self.control.len();
+                self.output.bytes.splice(0..0, self.control.drain(..));
+                self.output.shared.iter_mut().for_each(|(before, _)| *before += ahead);
+            }
+        }
+        std::mem::swap(&mut self.output, empty);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> Outbox {
+        let mut out = Outbox::new(4096);
+        out.open(1 << 20, 1 << 20);
+        out
+    }
+
+    fn bytes(output: &Output, from: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        output.slices(from, usize::MAX, |slice| all.extend_from_slice(slice));
+        all
+    }
+
+    /// F5: whatever waits, a control frame is in the very next batch, and at its front.
+    #[test]
+    fn the_control_lane_goes_first_and_shared_pieces_keep_their_place() {
+        let mut out = opened();
+        let message = Bytes::from(vec![9; SHARE]);
+        out.frame(HeadBuf::new(0xA1, 0), b"small", 16);
+        out.frame_shared(HeadBuf::new(0xA1, 0), message.clone(), SHARE as u64);
+        out.frame(HeadBuf::new(0xA1, 0), b"tail", 16);
+        out.control(HeadBuf::new(kind::PONG, 0), &[1; 8]);
+        let mut output = Output::default();
+        out.swap(&mut output);
+        let all = bytes(&output, 0);
+        assert_eq!(all.len(), output.len());
+        assert_eq!((all[0], &all[5..13]), (kind::PONG, &[1; 8][..]));
+        assert_eq!(&all[13 + 5..13 + 10], b"small");
+        assert_eq!(&all[28..28 + SHARE], &message[..]);
+        assert_eq!(&all[all.len() - 4..], b"tail");
+        for from in [0, 1, 13, 28, 29, 28 + SHARE, all.len() - 1, all.len()] {
+            assert_eq!(bytes(&output, from), all[from..], "from {from}");
+        }
+        assert!(out.is_quiet());
+    }
+
+    #[test]
+    fn a_full_batch_lets_nobody_in() {
+        let mut out = opened();
+        assert!(out.is_idle());
+        out.frame(HeadBuf::new(0xA1, 0), &vec![0; BATCH], BATCH as u64);
+        assert!(!out.is_idle());
+        out.enqueue(SessionSlot(3));
+        assert_eq!(out.next_session(), None);
+        out.swap(&mut Output::default());
+        assert_eq!(out.next_session(), Some((SessionSlot(3), Lane::Data)));
+    }
+
+    #[test]
+    fn credit_is_announced_when_half_of_the_window_was_released() {
+        let mut out = opened();
+        out.release(2047);
+        assert!(out.is_quiet());
+        out.release(1);
+        assert!(!out.is_quiet());
+        let mut output = Output::default();
+        out.swap(&mut output);
+        assert_eq!(bytes(&output, 0)[0], kind::MAX_CONN_DATA);
+        assert!(out.is_quiet());
+    }
+
+    #[test]
+    fn blocked_sessions_return_with_credit() {
+        let mut out = opened();
+        out.block(SessionSlot(1));
+        out.raise(1 << 20);
+        assert_eq!(out.next_session(), None, "an old announcement is no credit");
+        out.raise((1 << 20) + 1);
+        assert_eq!(out.next_session(), Some((SessionSlot(1), Lane::Data)));
+    }
+}

@@ -1,0 +1,759 @@
+//! A session: the exchanges of one principal with one service, their sequence, their credit (docs/PROTOCOL.md §5 to §8).
+//! A value of its own: it is attached to a connection's [`Outbox`](super::Outbox) and can be detached and attached
+//! elsewhere.
+//!
+//! ```text
+//! commands (open, answer, send, …) ─▶ exchanges ─▶ ring ─▶ flush/transmit ─▶ Outbox
+//! frames ─▶ handle_frame ─▶ exchanges ─▶ SessionEvent
+//! ```
+//! `U` is what the owner attaches to each exchange (a waker, a handler's handle), so that there is one table, not two.
+
+mod receive;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::config::SessionConfig;
+use super::credit::{RecvCredit, SendCredit};
+use super::error::{ExchangeFault, Origin};
+use super::exchange::{AnswerKind, Body, Deadline, Exchange, Held, OpenFields, Rx, Tx, TxState};
+use super::outbox::SessionSlot;
+use super::table::{Ids, Table};
+use super::time::Time;
+use crate::code::Code;
+use crate::id::{ExchangeKey, Sid, Side, Xid};
+use crate::wire::frame::{Abort, Reason};
+use crate::wire::hello::Windows;
+
+/// A session's place on the connection that it is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its place in the driver's table.
+    pub slot: SessionSlot,
+    /// Its alias on the wire; `None` where it has the connection alone.
+    pub sid: Option<Sid>,
+}
+
+/// What an exchange is opened with.
+#[derive(Debug)]
+pub struct OpenCommand {
+    /// The method's rank in the acceptor's service.
+    pub method: u32,
+    /// The time the call has; `None`: the session's default for a unary call, none for streams.
+    pub timeout: Option<Duration>,
+    /// The encoded arguments.
+    pub body: Body,
+    /// Whether items follow the arguments.
+    pub more: bool,
+    /// What is expected in answer.
+    pub answer: AnswerKind,
+}
+
+/// What a frame led to. At most one for each frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The peer's call has arrived whole: a handler can start. It must be followed by [`Session::handler_done`].
+    Opened {
+        /// The exchange.
+        key: ExchangeKey,
+        /// The method's rank.
+        method: u32,
+        /// The time it has from now; `None` for streams without a deadline.
+        timeout: Option<Duration>,
+        /// The encoded arguments.
+        body: Vec<u8>,
+        /// Whether items follow.
+        more: bool,
+        /// Whether no answer is expected.
+        one_way: bool,
+    },
+    /// There is something new to take: an answer, items, an end.
+    Readable(ExchangeKey),
+    /// The peer wants no more from this side: stop the handler, or the sender of a stream.
+    Cancelled(ExchangeKey),
+    /// The peer will open no further exchanges.
+    PeerClosed,
+    /// The peer ended the session at once.
+    Aborted(Reason),
+}
+
+/// The state of a call's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Not there yet.
+    Pending,
+    /// The single message.
+    Message(Vec<u8>),
+    /// The application's error, encoded.
+    AppError(Vec<u8>),
+    /// Accepted: take the items.
+    Stream,
+    /// It failed.
+    Fault(ExchangeFault),
+}
+
+/// The state of a stream's items.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Items {
+    /// The batch has been filled.
+    Ready,
+    /// None at the moment.
+    Pending,
+    /// The peer's END: there will be no more.
+    Ended,
+    /// The application's error, encoded, after all items.
+    AppError(Vec<u8>),
+    /// The stream broke, after all items.
+    Fault(ExchangeFault),
+}
+
+/// One session. See the module's text.
+#[derive(Debug)]
+pub struct Session<U> {
+    side: Side,
+    config: SessionConfig,
+    peer: Windows,
+    link: Option<Link>,
+    /// It stands in the outbox's ring of each lane.
+    control_queued: bool,
+    data_queued: bool,
+    /// The connection's maximum at which its credit was too short; the outbox has the session set aside until that rises.
+    blocked_at: Option<u64>,
+    /// The driver knows that deadlines wait for their time.
+    stamp_wanted: bool,
+
+    exchanges: Table<Exchange<U>>,
+    ids: Ids,
+    next_local: u64,
+    next_remote: u64,
+
+    /// Exchanges with frames due.
+    ring: VecDeque<ExchangeKey>,
+    /// Calls whose OPEN waits for exchange credit.
+    waiting: VecDeque<ExchangeKey>,
+    /// Exchanges with RESET or CANCEL due: the control lane.
+    stops: Vec<ExchangeKey>,
+    /// Exchanges with MAX_STREAM due.
+    announces: Vec<ExchangeKey>,
+    /// Exchanges whose queue drained while somebody waited for it.
+    drained: Vec<ExchangeKey>,
+    unstamped: Vec<ExchangeKey>,
+    next_deadline: Option<Time>,
+
+    send: SendCredit,
+    recv: RecvCredit,
+    /// The session is out of credit: its ring waits for MAX_SESSION.
+    starved: bool,
+    /// Bytes to be credited to the connection that they came over.
+    conn_release: u64,
+    /// Bytes held that came over earlier connections: their credit is nobody's any more.
+    stale: u64,
+
+    opens_max: u64,
+    opened: u64,
+    opens_granted: u64,
+    accepted: u64,
+    finished: u64,
+
+    tx_count: u64,
+    rx_count: u64,
+    admitted: u64,
+    admission: VecDeque<ExchangeKey>,
+
+    closing: bool,
+    close_sent: bool,
+    ack_due: bool,
+    peer_closed: bool,
+    failed: Option<Reason>,
+}
+
+impl<U> Session<U> {
+    /// A session that this side opened (`Side::Initiator`) or accepted. What the peer grants comes with
+    /// [`granted`](Self::granted).
+    pub fn new(side: Side, config: SessionConfig) -> Self {
+        Self {
+            side,
+            config,
+            peer: Windows { stream: 0, session: 0, exchanges: 0, message: 0 },
+            link: None,
+            control_queued: false,
+            data_queued: false,
+            blocked_at: None,
+            stamp_wanted: false,
+            exchanges: Table::default(),
+            ids: Ids::default(),
+            next_local: side.first_id(),
+            next_remote: side.peer().first_id(),
+            ring: VecDeque::new(),
+            waiting: VecDeque::new(),
+            stops: Vec::new(),
+            announces: Vec::new(),
+            drained: Vec::new(),
+            unstamped: Vec::new(),
+            next_deadline: None,
+            send: SendCredit::new(0),
+            recv: RecvCredit::new(config.windows.session),
+            starved: false,
+            conn_release: 0,
+            stale: 0,
+            opens_max: 0,
+            opened: 0,
+            opens_granted: config.windows.exchanges,
+            accepted: 0,
+            finished: 0,
+            tx_count: 0,
+            rx_count: 0,
+            admitted: 0,
+            admission: VecDeque::new(),
+            closing: false,
+            close_sent: false,
+            ack_due: false,
+            peer_closed: false,
+            failed: None,
+        }
+    }
+
+    /// The peer's windows, from S_OPEN or S_ACCEPT.
+    pub fn granted(&mut self, peer: Windows) {
+        self.peer = peer;
+        self.send.raise(peer.session);
+        self.opens_max = self.opens_max.max(peer.exchanges);
+    }
+
+    /// Attaches the session to a connection. What is queued goes out with the next [`flush`](Self::flush).
+    pub fn attach(&mut self, link: Link) {
+        self.link = Some(link);
+    }
+
+    /// Detaches the session from its connection: nothing it held is owed to that connection any more. Returns the
+    /// bytes to be released there, should the connection live on.
+    pub fn detach(&mut self) -> u64 {
+        self.link = None;
+        (self.control_queued, self.data_queued, self.blocked_at, self.stamp_wanted) = (false, false, None, false);
+        self.stale = self.recv.held();
+        std::mem::take(&mut self.conn_release) + self.stale
+    }
+
+    /// Where it is attached.
+    pub fn link(&self) -> Option<Link> {
+        self.link
+    }
+
+    /// Sequenced frames written and received so far (docs/PROTOCOL.md §5.3).
+    pub fn counts(&self) -> (u64, u64) {
+        (self.tx_count, self.rx_count)
+    }
+
+    /// Exchanges that are not over: calls, running handlers, and those whose end the peer still has to confirm.
+    pub fn live(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Bytes received and not yet released, for checks: zero when nothing is live.
+    pub fn held(&self) -> u64 {
+        self.recv.held()
+    }
+
+    /// Session credit for sending, in bytes, for checks.
+    pub fn credit(&self) -> u64 {
+        self.send.available()
+    }
+
+    /// What the owner attached to an exchange.
+    #[inline]
+    pub fn user(&mut self, key: ExchangeKey) -> Option<&mut U> {
+        self.exchanges.get_mut(key).map(|exchange| &mut exchange.user)
+    }
+
+    /// Everything that the owner attached, with who opened the exchange.
+    pub fn users(&mut self) -> impl Iterator<Item = (ExchangeKey, Side, &mut U)> {
+        self.exchanges.iter_mut().map(|(key, exchange)| (key, exchange.opener, &mut exchange.user))
+    }
+
+    /// Opens an exchange. Nothing is written before [`flush`](Self::flush); until its OPEN is written, dropping it
+    /// leaves no trace on the wire. Calls beyond the exchanges that the peer grants wait here.
+    ///
+    /// # Errors
+    /// If the session has failed or is closing; nothing was started.
+    pub fn open(&mut self, command: OpenCommand, user: U) -> Result<ExchangeKey, ExchangeFault> {
+        if let Some(reason) = self.refusal() {
+            return Err(ExchangeFault { reason, origin: Origin::Local, sent: false });
+        }
+        let size = command.body.as_slice().len() as u64;
+        if size > self.peer.message {
+            let text = format!("the arguments take {size} bytes, and the peer accepts messages of {}", self.peer.message);
+            return Err(ExchangeFault { reason: Reason::new(Code::TOO_LARGE, text), origin: Origin::Local, sent: false });
+        }
+        let OpenCommand { method, timeout, body, more, answer } = command;
+        let one_way = answer == AnswerKind::None;
+        let timeout_ms = timeout.map(millis);
+        let mut tx = Tx::new(self.peer.stream);
+        tx.open = Some(OpenFields { method, timeout_ms, one_way });
+        tx.body = Some(body);
+        tx.state = if more { TxState::Open } else { TxState::Ending };
+        let mut rx = Rx::new(self.config.windows.stream, answer);
+        if one_way {
+            rx.done = true;
+        }
+        let deadline = match timeout_ms {
+            Some(ms) => Deadline::Unstamped(ms),
+            None if more || answer == AnswerKind::Many => Deadline::None,
+            None => Deadline::Unstamped(millis(self.config.default_deadline)),
+        };
+        let granted = self.opened < self.opens_max && self.waiting.is_empty();
+        let key = self.exchanges.insert(Exchange {
+            xid: None,
+            opener: Side::Initiator,
+            held: true,
+            granted,
+            queued: true,
+            tx,
+            rx,
+            deadline,
+            user,
+        });
+        if deadline != Deadline::None {
+            self.unstamped.push(key);
+        }
+        if granted {
+            self.opened += 1;
+            self.ring.push_back(key);
+        } else {
+            self.wait(key);
+        }
+        Ok(key)
+    }
+
+    fn refusal(&self) -> Option<Reason> {
+        if let Some(reason) = &self.failed {
+            return Some(reason.clone());
+        }
+        if self.closing || self.peer_closed {
+            return Some(Reason::new(Code::CLOSED, "the session is closing"));
+        }
+        None
+    }
+
+    /// Queues the single answer of a call from the peer and ends the direction.
+    pub fn answer(&mut self, key: ExchangeKey, body: Body, is_error: bool) {
+        let limit = self.peer.message;
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.tx.state != TxState::Open {
+            return;
+        }
+        let size = body.as_slice().len() as u64;
+        if size > limit {
+            let text = format!("the answer takes {size} bytes, and the caller accepts messages of {limit}");
+            exchange.tx.reset(Reason::new(Code::TOO_LARGE, text));
+        } else {
+            exchange.tx.body = Some(body);
+            exchange.tx.body_is_error = is_error;
+            exchange.tx.state = TxState::Ending;
+        }
+        self.queue(key);
+    }
+
+    /// Tells the peer that its call is accepted and items will follow.
+    pub fn accept(&mut self, key: ExchangeKey) {
+        if let Some(exchange) = self.exchanges.get_mut(key)
+            && exchange.tx.state == TxState::Open
+        {
+            exchange.tx.accept = true;
+            self.queue(key);
+        }
+    }
+
+    /// Whether the queue of an exchange is empty, so that the next batch may be sent. If not, the exchange shows up in
+    /// [`next_drained`](Self::next_drained) once it is. `None`: nothing more can be sent.
+    pub fn poll_send(&mut self, key: ExchangeKey) -> Option<bool> {
+        let exchange = self.exchanges.get_mut(key)?;
+        if exchange.tx.state != TxState::Open {
+            return None;
+        }
+        let ready = exchange.tx.items.is_empty() && exchange.tx.body.is_none();
+        exchange.tx.watched = !ready;
+        Some(ready)
+    }
+
+    /// Queues the items of `batch`, which is empty afterwards, and ends the direction if they are the `last`. A batch
+    /// is to be sent only after [`poll_send`](Self::poll_send) allowed it, which is what bounds the queue.
+    pub fn send(&mut self, key: ExchangeKey, batch: &mut Batch, last: bool) {
+        if let Some(exchange) = self.exchanges.get_mut(key)
+            && exchange.tx.state == TxState::Open
+        {
+            debug_assert!(exchange.tx.items.is_empty(), "a batch is sent when the one before is gone");
+            std::mem::swap(&mut exchange.tx.items, batch);
+            if last {
+                exchange.tx.state = TxState::Ending;
+            }
+            self.queue(key);
+        }
+        batch.clear();
+    }
+
+    /// The longest message that the peer takes, in bytes.
+    pub fn max_message(&self) -> u64 {
+        self.peer.message
+    }
+
+    /// Ends the sending direction with a fault; what is queued is dropped.
+    pub fn reset(&mut self, key: ExchangeKey, reason: Reason) {
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.tx.reset(reason);
+            self.queue(key);
+        }
+    }
+
+    /// The handler of a call from the peer has ended, whatever it was: only now is its place given back. A stream that
+    /// goes on answering keeps its place until it ends.
+    pub fn handler_done(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.held = false;
+        if exchange.tx.state == TxState::Open {
+            exchange.tx.state = TxState::Ending;
+        }
+        self.abandon_rx(key, Code::NO_ERROR);
+        self.queue(key);
+        self.settle(key);
+    }
+
+    /// The caller lost interest. A call whose OPEN was not written disappears; otherwise the peer is asked to stop.
+    pub fn release(&mut self, key: ExchangeKey) {
+        self.withdraw(key, Code::CANCELLED);
+    }
+
+    fn withdraw(&mut self, key: ExchangeKey, code: Code) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.held = false;
+        if exchange.xid.is_none() {
+            self.forget(key);
+            return;
+        }
+        exchange.tx.reset(Reason::new(code, ""));
+        self.abandon_rx(key, code);
+        self.queue(key);
+        self.settle(key);
+    }
+
+    /// Removes a call that was never written. Its place in the queues goes stale and is passed over.
+    fn forget(&mut self, key: ExchangeKey) {
+        if let Some(exchange) = self.exchanges.remove(key)
+            && exchange.granted
+        {
+            // The credit was not used: the next one in line has it.
+            self.opened -= 1;
+            self.admit_waiting();
+        }
+    }
+
+    /// Nobody will read this exchange any more: what arrived is credited, and the peer is asked to stop.
+    fn abandon_rx(&mut self, key: ExchangeKey, code: Code) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let rx = &mut exchange.rx;
+        let mut freed = std::mem::take(&mut rx.held);
+        freed.add(std::mem::take(&mut rx.lent));
+        rx.items = Batch::new();
+        rx.message = None;
+        if !rx.done && !rx.discard {
+            rx.discard = true;
+            exchange.tx.cancel = Some(code);
+        }
+        self.release_shared(freed.shared);
+        self.drop_partial(key);
+    }
+
+    /// Takes the answer of a call that this side opened, if it has arrived. After anything but `Pending` and `Stream`
+    /// the exchange is released.
+    pub fn take_answer(&mut self, key: ExchangeKey) -> Answer {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Answer::Fault(self.gone()) };
+        let rx = &mut exchange.rx;
+        let answer = if let Some(message) = rx.message.take() {
+            Answer::Message(message)
+        } else if rx.accepted || !rx.items.is_empty() {
+            return Answer::Stream;
+        } else if let Some(error) = rx.error.take() {
+            Answer::AppError(error)
+        } else if let Some(fault) = &rx.fault {
+            Answer::Fault((**fault).clone())
+        } else if !rx.done {
+            return Answer::Pending;
+        } else if rx.kind == AnswerKind::Many {
+            return Answer::Stream;
+        } else {
+            let reason = Reason::new(Code::PROTOCOL, "the peer ended the exchange without an answer");
+            Answer::Fault(ExchangeFault { reason, origin: Origin::Local, sent: true })
+        };
+        self.close_call(key);
+        answer
+    }
+
+    /// A one-way call is over for its caller once its OPEN, and with it the last byte of its arguments, was written.
+    /// Tells whether it is, and releases it then.
+    pub fn release_sent(&mut self, key: ExchangeKey) -> bool {
+        match self.exchanges.get_mut(key) {
+            Some(exchange) if !exchange.tx.is_done() => false,
+            Some(exchange) => {
+                exchange.held = false;
+                self.settle(key);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// What is found where an exchange is no more.
+    fn gone(&self) -> ExchangeFault {
+        let reason = self.refusal().unwrap_or_else(|| Reason::new(Code::INTERNAL, "the exchange is gone"));
+        ExchangeFault { reason, origin: Origin::Local, sent: true }
+    }
+
+    /// The caller has its answer: the exchange is over for this side, and what it still sends is of no use.
+    fn close_call(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.held = false;
+        if exchange.xid.is_none() {
+            return self.forget(key);
+        }
+        let freed = std::mem::take(&mut exchange.rx.held);
+        self.release_shared(freed.shared);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if !(exchange.tx.is_done() && exchange.rx.done) {
+            exchange.tx.reset(Reason::new(Code::CANCELLED, ""));
+            self.abandon_rx(key, Code::CANCELLED);
+            self.queue(key);
+        }
+        self.settle(key);
+    }
+
+    /// Takes the complete items of a stream. Taking a batch tells that the one before is done with, which is what gives
+    /// its credit back.
+    pub fn take_items(&mut self, key: ExchangeKey, batch: &mut Batch) -> Items {
+        batch.clear();
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Items::Fault(self.gone()) };
+        let rx = &mut exchange.rx;
+        let done = std::mem::take(&mut rx.lent);
+        let items = if !rx.items.is_empty() {
+            std::mem::swap(&mut rx.items, batch);
+            rx.lent = std::mem::take(&mut rx.held);
+            Items::Ready
+        } else if let Some(error) = rx.error.take() {
+            Items::AppError(error)
+        } else if let Some(fault) = &rx.fault {
+            Items::Fault((**fault).clone())
+        } else if rx.done {
+            Items::Ended
+        } else {
+            Items::Pending
+        };
+        self.release_held(key, done);
+        items
+    }
+
+    /// Gives credit back that the application has done with.
+    fn release_held(&mut self, key: ExchangeKey, held: Held) {
+        if held == Held::default() {
+            return;
+        }
+        self.release_shared(held.shared);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let rx = &mut exchange.rx;
+        rx.credit.release(held.stream);
+        if !rx.done && !rx.discard && rx.credit.is_due() && !rx.announce {
+            rx.announce = true;
+            self.announces.push(key);
+        }
+    }
+
+    /// Gives credit of session and connection back.
+    #[inline]
+    fn release_shared(&mut self, n: u64) {
+        self.recv.release(n);
+        let stale = n.min(self.stale);
+        self.stale -= stale;
+        self.conn_release += n - stale;
+    }
+
+    /// Removes the exchange if both directions are over and nobody holds it.
+    #[inline]
+    fn settle(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if exchange.held || !exchange.tx.is_done() || !exchange.rx.done {
+            return;
+        }
+        if exchange.opener == Side::Acceptor {
+            self.finished += 1;
+        }
+        if let Some(xid) = exchange.xid {
+            self.ids.remove(&xid);
+        }
+        self.exchanges.remove(key);
+        self.close_with_peer();
+    }
+
+    /// Puts an exchange with frames due into the ring.
+    #[inline]
+    fn queue(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.tx.has_stops() {
+            self.stops.push(key);
+        } else if !exchange.queued && exchange.tx.has_output() {
+            exchange.queued = true;
+            self.ring.push_back(key);
+        }
+    }
+
+    /// Lets a call wait for exchange credit. Calls that were dropped meanwhile are swept out before they outnumber
+    /// those that live.
+    fn wait(&mut self, key: ExchangeKey) {
+        if self.waiting.len() > 2 * self.exchanges.len() + 32 {
+            let exchanges = &self.exchanges;
+            self.waiting.retain(|key| exchanges.get(*key).is_some());
+        }
+        self.waiting.push_back(key);
+        self.admit_waiting();
+    }
+
+    /// Gives exchange credit to the calls that wait for it.
+    fn admit_waiting(&mut self) {
+        while self.opened < self.opens_max
+            && let Some(key) = self.waiting.pop_front()
+        {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.granted = true;
+                self.opened += 1;
+                self.ring.push_back(key);
+            }
+        }
+    }
+
+    /// The next exchange whose queue drained since [`poll_send`](Self::poll_send) refused it.
+    pub fn next_drained(&mut self) -> Option<ExchangeKey> {
+        self.drained.pop()
+    }
+
+    /// This side opens no further exchanges; S_CLOSE goes out behind everything that is queued.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether both sides have closed and nothing is live: the session can be forgotten.
+    pub fn is_finished(&self) -> bool {
+        self.failed.is_some() || (self.close_sent && self.peer_closed && self.exchanges.len() == 0 && !self.ack_due)
+    }
+
+    /// The side that accepted a session closes it once the opener has and nothing is live.
+    fn close_with_peer(&mut self) {
+        if self.peer_closed && self.side == Side::Acceptor && self.exchanges.len() == 0 {
+            self.closing = true;
+        }
+    }
+
+    /// The session is lost. Calls that have their answer keep it; the others fail, each told whether its OPEN was
+    /// written. The owner then wakes everyone and stops the handlers.
+    pub fn fail(&mut self, reason: Reason) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut keys = Vec::with_capacity(self.exchanges.len());
+        for (key, exchange) in self.exchanges.iter_mut() {
+            if !exchange.rx.done {
+                exchange.rx.fail(reason.clone(), Origin::Local, exchange.xid.is_some());
+                exchange.rx.done = true;
+            }
+            exchange.tx.state = TxState::Done;
+            exchange.tx.cancel = None;
+            keys.push(key);
+        }
+        self.failed = Some(reason);
+        self.ring.clear();
+        self.waiting.clear();
+        self.stops.clear();
+        self.announces.clear();
+        self.unstamped.clear();
+        for key in keys {
+            self.settle(key);
+        }
+    }
+
+    /// Why the session is lost, if it is.
+    pub fn failure(&self) -> Option<&Reason> {
+        self.failed.as_ref()
+    }
+
+    /// Ends the session because the peer broke its rules, or on the application's behalf: the body for S_ABORT.
+    pub fn abort(&mut self, reason: Reason) -> Abort {
+        let abort = Abort { rx_next: self.rx_count, reason: reason.clone() };
+        self.fail(reason);
+        abort
+    }
+
+    /// Puts times to the deadlines that were set since the last call.
+    pub fn stamp(&mut self, now: Time) {
+        self.stamp_wanted = false;
+        while let Some(key) = self.unstamped.pop() {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            let Deadline::Unstamped(ms) = exchange.deadline else { continue };
+            let at = now.after(Duration::from_millis(u64::from(ms)));
+            exchange.deadline = Deadline::At(at);
+            self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
+        }
+    }
+
+    /// A time at or before the next deadline of the session.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.next_deadline
+    }
+
+    /// Ends the exchanges whose deadline has passed: callers of this side find `DEADLINE` and the peer is asked to stop;
+    /// calls of the peer are reset. `expired` names each with its opener, so that callers are woken and handlers stopped.
+    pub fn handle_deadlines(&mut self, now: Time, mut expired: impl FnMut(ExchangeKey, Side)) {
+        if self.next_deadline.is_none_or(|next| next > now) {
+            return;
+        }
+        let (mut next, mut due) = (None::<Time>, Vec::new());
+        for (key, exchange) in self.exchanges.iter_mut() {
+            match exchange.deadline {
+                Deadline::At(at) if at <= now => {
+                    exchange.deadline = Deadline::None;
+                    due.push((key, exchange.opener));
+                }
+                Deadline::At(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                Deadline::None | Deadline::Unstamped(_) => {}
+            }
+        }
+        self.next_deadline = next;
+        for (key, opener) in due {
+            self.expire(key, opener);
+            expired(key, opener);
+        }
+    }
+
+    fn expire(&mut self, key: ExchangeKey, opener: Side) {
+        let reason = Reason::new(Code::DEADLINE, "");
+        if opener == Side::Acceptor {
+            return self.reset(key, reason);
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.rx.done || exchange.rx.message.is_some() {
+            return;
+        }
+        let sent = exchange.xid.is_some();
+        exchange.rx.fail(reason.clone(), Origin::Local, sent);
+        if sent {
+            exchange.tx.reset(reason);
+            self.abandon_rx(key, Code::DEADLINE);
+            self.queue(key);
+        }
+    }
+
+    #[inline]
+    fn lookup(&self, xid: Xid) -> Option<ExchangeKey> {
+        self.ids.get(&xid).copied()
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis().max(1)).unwrap_or(u32::MAX)
+}

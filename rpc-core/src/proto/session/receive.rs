@@ -1,0 +1,505 @@
+//! The incoming side of a session: from frames to events. A fault in a frame ends the exchange where that contains it,
+//! else the session; the connection never.
+
+use std::time::Duration;
+
+use super::super::credit::Overrun;
+use super::super::error::{Origin, ProtocolError};
+use super::super::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
+use super::{Session, SessionEvent, millis};
+use crate::code::Code;
+use crate::id::{ExchangeKey, Side, Xid};
+use crate::wire::frame::{Abort, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
+use crate::wire::{DecodeError, RawFrame, varint};
+
+/// A rule that a frame broke, where the exchange contains it.
+struct Refused(Reason);
+
+impl From<DecodeError> for Refused {
+    fn from(error: DecodeError) -> Self {
+        Self(Reason::new(Code::PROTOCOL, error.to_string()))
+    }
+}
+
+impl<U> Session<U> {
+    /// Handles a frame of session or exchange scope. `user` makes what is attached to an exchange that it opens.
+    ///
+    /// # Errors
+    /// The peer broke a rule of the session: [`abort`](Self::abort) it. Rules of one exchange end that exchange alone
+    /// and are no error here.
+    pub fn handle_frame(&mut self, frame: &Frame<'_>, user: impl FnOnce() -> U) -> Result<Option<SessionEvent>, ProtocolError> {
+        let raw = RawFrame { kind: frame.kind, flags: frame.flags, rest: &[] };
+        if raw.is_sequenced() {
+            self.rx_count += 1;
+        }
+        match frame.kind {
+            kind::OPEN => {
+                self.charge(frame)?;
+                self.handle_open(frame, user)
+            }
+            kind::DATA => {
+                self.charge(frame)?;
+                self.handle_data(frame)
+            }
+            kind::RESET => self.handle_reset(frame),
+            kind::CANCEL => self.handle_cancel(frame),
+            kind::ACCEPT => self.handle_accept(frame),
+            kind::MAX_STREAM => self.handle_max_stream(frame),
+            kind::MAX_SESSION => self.handle_max_session(frame),
+            kind::S_CLOSE => {
+                self.peer_closed = true;
+                self.ack_due = true;
+                self.close_with_peer();
+                Ok(Some(SessionEvent::PeerClosed))
+            }
+            kind::S_ABORT => {
+                let abort = Abort::read(frame.body)?;
+                self.fail(abort.reason.clone());
+                Ok(Some(SessionEvent::Aborted(abort.reason)))
+            }
+            kind::ACK => self.handle_ack(frame),
+            _ if raw.is_ignorable() => Ok(None),
+            other => Err(ProtocolError::new(Code::UNKNOWN_FRAME, format!("frame type {other:#04x} is not known here"))),
+        }
+    }
+
+    /// Session credit for a frame that takes any. Nothing of it is kept before.
+    #[inline]
+    fn charge(&mut self, frame: &Frame<'_>) -> Result<(), ProtocolError> {
+        self.recv
+            .receive(frame.charge())
+            .map_err(|Overrun| ProtocolError::new(Code::FLOW, "more bytes than the session's credit allows"))
+    }
+
+    fn handle_open(&mut self, frame: &Frame<'_>, user: impl FnOnce() -> U) -> Result<Option<SessionEvent>, ProtocolError> {
+        if frame.xid.0 != self.next_remote {
+            let text = format!("OPEN of {}, where {} is next", frame.xid, self.next_remote);
+            return Err(ProtocolError::new(Code::PROTOCOL, text));
+        }
+        if self.accepted >= self.opens_granted {
+            return Err(ProtocolError::new(Code::FLOW, "more exchanges than were granted"));
+        }
+        if self.peer_closed {
+            return Err(ProtocolError::new(Code::PROTOCOL, "OPEN behind S_CLOSE"));
+        }
+        self.next_remote += 2;
+        self.accepted += 1;
+        let one_way = frame.has(flag::ONEWAY);
+        if one_way && !frame.has(flag::END) && frame.has(flag::EOM) {
+            return Err(ProtocolError::new(Code::PROTOCOL, "a one-way call has no items"));
+        }
+        let mut tx = Tx::new(self.peer.stream);
+        if one_way {
+            tx.state = TxState::Done;
+        }
+        let rx = Rx::new(self.config.windows.stream, AnswerKind::One);
+        let (opener, xid) = (Side::Acceptor, Some(frame.xid));
+        let exchange =
+            Exchange { xid, opener, held: false, granted: false, queued: false, tx, rx, deadline: Deadline::None, user: user() };
+        let key = self.exchanges.insert(exchange);
+        self.ids.insert(frame.xid, key);
+        match self.accept_open(key, frame) {
+            Ok(event) => Ok(event),
+            Err(refused) => {
+                self.release_shared(frame.charge());
+                self.refuse(key, frame, refused);
+                Ok(None)
+            }
+        }
+    }
+
+    fn accept_open(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+        let (open, bytes) = Open::read(frame)?;
+        let method = u32::try_from(open.method).map_err(|_| Refused(Reason::new(Code::UNKNOWN_METHOD, "")))?;
+        let more = !frame.has(flag::END);
+        let max = self.config.max_deadline;
+        let timeout = match open.timeout_ms {
+            Some(ms) => Some(Duration::from_millis(ms.max(1)).min(max)),
+            // Whether the answer is a stream only the service knows; the opener says nothing where it wants no deadline
+            // but the default, which its side keeps too.
+            None => None,
+        };
+        let exchange = self.exchanges.get_mut(key).ok_or_else(|| Refused(Reason::new(Code::INTERNAL, "")))?;
+        exchange.tx.open = Some(super::OpenFields { method, timeout_ms: timeout.map(millis), one_way: frame.has(flag::ONEWAY) });
+        if exchange.rx.credit.receive(frame.charge()).is_err() {
+            return Err(overrun());
+        }
+        if let Some(total) = open.total {
+            if frame.has(flag::END) {
+                return Err(Refused(Reason::new(Code::PROTOCOL, "END in the middle of a message")));
+            }
+            self.begin(key, total, bytes, frame, false)?;
+            return Ok(None);
+        }
+        let held = Held { stream: frame.charge(), shared: frame.charge() };
+        exchange.rx.message = Some(bytes.to_vec());
+        exchange.rx.done = !more;
+        self.release_held(key, held);
+        Ok(self.start(key))
+    }
+
+    /// The arguments are complete: a handler can start.
+    fn start(&mut self, key: ExchangeKey) -> Option<SessionEvent> {
+        let exchange = self.exchanges.get_mut(key)?;
+        let body = exchange.rx.message.take()?;
+        let fields = exchange.tx.open.take()?;
+        exchange.held = true;
+        exchange.rx.kind = AnswerKind::Many;
+        let timeout = fields.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+        if let Some(ms) = fields.timeout_ms {
+            exchange.deadline = Deadline::Unstamped(ms);
+            self.unstamped.push(key);
+        }
+        let more = !exchange.rx.done;
+        Some(SessionEvent::Opened { key, method: fields.method, timeout, body, more, one_way: fields.one_way })
+    }
+
+    /// A call of the peer that names no deadline has this one, where its method is no stream.
+    pub fn default_deadline(&mut self, key: ExchangeKey) -> Duration {
+        let timeout = self.config.default_deadline;
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.deadline = Deadline::Unstamped(millis(timeout));
+            self.unstamped.push(key);
+        }
+        timeout
+    }
+
+    /// Refuses an exchange: it is reset, and what still comes for it is discarded.
+    fn refuse(&mut self, key: ExchangeKey, frame: &Frame<'_>, Refused(reason): Refused) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.rx.fail(reason.clone(), Origin::Local, true);
+        exchange.tx.open = None;
+        exchange.tx.reset(reason.clone());
+        self.abandon_rx(key, reason.code);
+        if let Some(exchange) = self.exchanges.get_mut(key)
+            && frame.has(flag::END)
+        {
+            exchange.rx.done = true;
+            exchange.tx.cancel = None;
+        }
+        self.queue(key);
+        self.settle(key);
+    }
+
+    fn handle_data(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let key = self.live_rx(frame.xid)?;
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        if exchange.rx.discard {
+            self.release_shared(frame.charge());
+            return Ok(self.end_of_rx(key, frame, None));
+        }
+        match self.accept_data(key, frame) {
+            Ok(event) => Ok(self.end_of_rx(key, frame, event)),
+            Err(refused) => {
+                self.release_shared(frame.charge());
+                self.refuse(key, frame, refused);
+                Ok(Some(SessionEvent::Readable(key)))
+            }
+        }
+    }
+
+    /// END, if the frame has it.
+    fn end_of_rx(&mut self, key: ExchangeKey, frame: &Frame<'_>, event: Option<SessionEvent>) -> Option<SessionEvent> {
+        if !frame.has(flag::END) {
+            return event;
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return event };
+        exchange.rx.done = true;
+        // Nothing is left that the peer could stop.
+        exchange.tx.cancel = None;
+        if exchange.held {
+            return event.or(Some(SessionEvent::Readable(key)));
+        }
+        self.settle(key);
+        event
+    }
+
+    /// Takes the bytes of a frame that somebody waits for.
+    fn accept_data(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        let rx = &mut exchange.rx;
+        if rx.credit.receive(frame.charge()).is_err() {
+            return Err(overrun());
+        }
+        let (eom, end, is_error) = (frame.has(flag::EOM), frame.has(flag::END), frame.has(flag::ERR));
+        if rx.partial.is_some() {
+            return self.continue_message(key, frame);
+        }
+        if !eom {
+            if end && frame.body.is_empty() {
+                // END by itself. Its charge is no message's, so it is given back here.
+                self.release_held(key, Held { stream: frame.charge(), shared: frame.charge() });
+                return Ok(None);
+            }
+            if end || frame.body.is_empty() {
+                return Err(Refused(Reason::new(
+                    Code::PROTOCOL,
+                    "a frame without END or EOM must carry bytes, and one with END no half message",
+                )));
+            }
+            let mut bytes = frame.body;
+            let total = varint::read(&mut bytes, "the message length")?;
+            self.begin(key, total, bytes, frame, is_error)?;
+            return Ok(None);
+        }
+        if is_error && !end {
+            return Err(Refused(Reason::new(Code::PROTOCOL, "an application error must end its direction")));
+        }
+        if frame.body.len() as u64 > self.config.windows.message {
+            return Err(too_large(frame.body.len() as u64, self.config.windows.message));
+        }
+        if is_error {
+            rx.error = Some(frame.body.to_vec());
+        } else if rx.kind == AnswerKind::Many {
+            rx.items.push(frame.body);
+        } else if end {
+            rx.message = Some(frame.body.to_vec());
+        } else {
+            return Err(one_message());
+        }
+        rx.held.add(Held { stream: frame.charge(), shared: frame.charge() });
+        Ok(Some(SessionEvent::Readable(key)))
+    }
+
+    /// The first piece of a message that takes several frames: everything is checked before anything is kept.
+    fn begin(&mut self, key: ExchangeKey, total: u64, bytes: &[u8], frame: &Frame<'_>, is_error: bool) -> Result<(), Refused> {
+        if total > self.config.windows.message {
+            return Err(too_large(total, self.config.windows.message));
+        }
+        let remaining = total.checked_sub(bytes.len() as u64).filter(|remaining| *remaining > 0);
+        let Some(remaining) = remaining else {
+            return Err(Refused(Reason::new(Code::PROTOCOL, "the first piece is not shorter than its message")));
+        };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        let rx = &mut exchange.rx;
+        let fits = rx.credit.received() + remaining + MIN_CHARGE <= rx.credit.max();
+        let admission = if fits { Admission::NotNeeded } else { Admission::Waiting };
+        let partial = Partial { bytes: bytes.to_vec(), total: total as usize, is_error, charged: frame.charge(), admission };
+        rx.partial = Some(Box::new(partial));
+        self.release_shared(frame.charge());
+        if admission == Admission::Waiting {
+            self.admission.push_back(key);
+            self.admit();
+        }
+        Ok(())
+    }
+
+    /// A further piece.
+    fn continue_message(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        let rx = &mut exchange.rx;
+        let Some(partial) = &mut rx.partial else { return Ok(None) };
+        let complete = partial.bytes.len() + frame.body.len() == partial.total;
+        let (eom, end) = (frame.has(flag::EOM), frame.has(flag::END));
+        if partial.bytes.len() + frame.body.len() > partial.total || complete != eom || (end && !eom) || frame.body.is_empty() {
+            return Err(Refused(Reason::new(Code::PROTOCOL, "the pieces of a message do not add up to its length")));
+        }
+        if partial.bytes.capacity() < partial.total && partial.admission != Admission::Waiting {
+            // Admitted, and more than its first piece has arrived: the rest of its memory is worth reserving at once.
+            partial.bytes.reserve_exact(partial.total - partial.bytes.len());
+        }
+        partial.bytes.extend_from_slice(frame.body);
+        partial.charged += frame.charge();
+        if !complete {
+            self.release_shared(frame.charge());
+            return Ok(None);
+        }
+        let opens = exchange.tx.open.is_some();
+        let single = opens || (!partial.is_error && rx.kind != AnswerKind::Many);
+        if single && !opens && !end {
+            return Err(one_message());
+        }
+        let Some(partial) = rx.partial.take() else { return Ok(None) };
+        if single {
+            rx.message = Some(partial.bytes);
+        } else if partial.is_error {
+            rx.error = Some(partial.bytes);
+        } else {
+            rx.items.push(&partial.bytes);
+        }
+        rx.done |= end;
+        let held = Held { stream: partial.charged, shared: 0 };
+        self.release_shared(frame.charge());
+        self.completed(partial.admission);
+        if opens {
+            self.release_held(key, held);
+            return Ok(self.start(key));
+        }
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.rx.held.add(held);
+        }
+        Ok(Some(SessionEvent::Readable(key)))
+    }
+
+    /// Lets large messages in, in order, as the budget allows; the first in the queue always, so that none is too large
+    /// to ever come in.
+    fn admit(&mut self) {
+        while let Some(&key) = self.admission.front() {
+            let Some(exchange) = self.exchanges.get_mut(key) else {
+                self.admission.pop_front();
+                continue;
+            };
+            let rx = &mut exchange.rx;
+            let Some(partial) = &mut rx.partial else {
+                self.admission.pop_front();
+                continue;
+            };
+            let total = partial.total as u64;
+            if self.admitted > 0 && self.admitted + total > self.config.reassembly {
+                return;
+            }
+            self.admission.pop_front();
+            self.admitted += total;
+            partial.admission = Admission::Admitted(total);
+            rx.credit.admit(total - partial.bytes.len() as u64 + MIN_CHARGE);
+            if !rx.announce {
+                rx.announce = true;
+                self.announces.push(key);
+            }
+        }
+    }
+
+    /// A message is complete, or will never be.
+    fn completed(&mut self, admission: Admission) {
+        if let Admission::Admitted(total) = admission {
+            self.admitted -= total;
+        }
+        self.admit();
+    }
+
+    /// Drops a half message of an exchange that nobody reads any more.
+    pub(super) fn drop_partial(&mut self, key: ExchangeKey) {
+        if let Some(exchange) = self.exchanges.get_mut(key)
+            && let Some(partial) = exchange.rx.partial.take()
+        {
+            self.completed(partial.admission);
+        }
+    }
+
+    fn handle_reset(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let key = self.live_rx(frame.xid)?;
+        let reset = Reset::read(frame.body)?;
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        let rx = &mut exchange.rx;
+        if !rx.discard && reset.final_offset != rx.credit.received() {
+            return Err(ProtocolError::new(Code::SEQ_DIVERGED, "RESET states another final offset than was received"));
+        }
+        rx.done = true;
+        rx.fail(reset.reason, Origin::Peer, true);
+        exchange.tx.cancel = None;
+        if exchange.tx.open.take().is_some() && exchange.tx.state == TxState::Open {
+            // The call was withdrawn before its arguments were complete: no handler was started, and none is answered.
+            exchange.tx.state = TxState::Ending;
+            self.queue(key);
+        }
+        self.drop_partial(key);
+        let held = self.exchanges.get(key).is_some_and(|exchange| exchange.held);
+        self.settle(key);
+        Ok(held.then_some(SessionEvent::Readable(key)))
+    }
+
+    fn handle_cancel(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let code = read_cancel(frame.body)?;
+        let Some(key) = self.known(frame.xid)? else { return Ok(None) };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        if exchange.tx.state == TxState::Done {
+            // It crossed the END. A one-way call has no answer to stop, only a handler.
+            return Ok((exchange.held && exchange.opener == Side::Acceptor).then_some(SessionEvent::Cancelled(key)));
+        }
+        let unstarted = exchange.opener == Side::Acceptor && exchange.tx.open.take().is_some();
+        exchange.tx.reset(Reason::new(if code == Code::NO_ERROR { Code::CANCELLED } else { code }, ""));
+        self.queue(key);
+        if unstarted {
+            // No handler will take the rest of the arguments.
+            exchange_discards(self.exchanges.get_mut(key));
+            self.drop_partial(key);
+            return Ok(None);
+        }
+        Ok(Some(SessionEvent::Cancelled(key)))
+    }
+
+    fn handle_accept(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let key = self.live_rx(frame.xid)?;
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
+        if exchange.opener == Side::Acceptor || (exchange.rx.kind != AnswerKind::Many && !exchange.rx.discard) {
+            return Err(ProtocolError::new(Code::PROTOCOL, "ACCEPT where no stream of items was asked for"));
+        }
+        if exchange.rx.discard {
+            return Ok(None);
+        }
+        exchange.rx.accepted = true;
+        Ok(Some(SessionEvent::Readable(key)))
+    }
+
+    fn handle_max_stream(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let [max] = read_varints(frame.body, ["the stream's maximum"])?;
+        if let Some(key) = self.known(frame.xid)?
+            && let Some(exchange) = self.exchanges.get_mut(key)
+            && exchange.tx.credit.raise(max)
+        {
+            self.queue(key);
+        }
+        Ok(None)
+    }
+
+    fn handle_max_session(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let [data, exchanges] = read_varints(frame.body, ["the session's maximum", "the number of exchanges"])?;
+        if self.send.raise(data) {
+            self.starved = false;
+        }
+        if exchanges > self.opens_max {
+            self.opens_max = exchanges;
+            self.admit_waiting();
+        }
+        Ok(None)
+    }
+
+    fn handle_ack(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let [received, sent] = read_varints(frame.body, ["the receive count", "the send count"])?;
+        if sent != self.rx_count || received > self.tx_count {
+            let text =
+                format!("the peer counts {received} received and {sent} sent, this side {} and {}", self.tx_count, self.rx_count);
+            return Err(ProtocolError::new(Code::SEQ_DIVERGED, text));
+        }
+        Ok(None)
+    }
+
+    /// The exchange of an id that may have ended: late CANCEL and MAX_STREAM are no fault.
+    fn known(&self, xid: Xid) -> Result<Option<ExchangeKey>, ProtocolError> {
+        let next = if self.side.owns(xid.0) { self.next_local } else { self.next_remote };
+        if xid.0 >= next {
+            return Err(ProtocolError::new(Code::PROTOCOL, format!("{xid} was never opened")));
+        }
+        Ok(self.lookup(xid))
+    }
+
+    /// The exchange of an id whose receiving direction is open: DATA and RESET come in order, so behind the end of
+    /// their direction there is none.
+    #[inline]
+    fn live_rx(&self, xid: Xid) -> Result<ExchangeKey, ProtocolError> {
+        if let Some(key) = self.lookup(xid)
+            && self.exchanges.get(key).is_some_and(|exchange| !exchange.rx.done)
+        {
+            return Ok(key);
+        }
+        Err(ProtocolError::new(Code::PROTOCOL, format!("a frame behind the end of {xid}")))
+    }
+}
+
+fn exchange_discards<U>(exchange: Option<&mut Exchange<U>>) {
+    if let Some(exchange) = exchange {
+        exchange.rx.discard = true;
+    }
+}
+
+fn one_message() -> Refused {
+    Refused(Reason::new(Code::PROTOCOL, "one message is the answer, and END comes with it"))
+}
+
+fn overrun() -> Refused {
+    Refused(Reason::new(Code::FLOW, "more bytes than the stream's credit allows"))
+}
+
+fn too_large(size: u64, limit: u64) -> Refused {
+    Refused(Reason::new(Code::TOO_LARGE, format!("a message of {size} bytes, where {limit} are the most")))
+}

@@ -1,0 +1,448 @@
+//! The outgoing side of a session: from queued commands to frames, within credit, in turns.
+//!
+//! Header, exchange id and sequence position are assigned here and nowhere else, so that the order of the queue may
+//! change up to the last moment and the order of the sequence is the order on the wire.
+
+use bytes::Bytes;
+
+use super::super::exchange::{Body, Exchange, OpenFields, TxState};
+use super::super::outbox::{Lane, Outbox, QUANTUM};
+use super::{Link, Session};
+use crate::id::{ExchangeKey, Xid};
+use crate::wire::HeadBuf;
+use crate::wire::frame::{MIN_CHARGE, Open, Reset, charge, exchange_head, flag, kind, session_head};
+use crate::wire::varint;
+
+/// Room that a frame's ids and fields take at most, so that message bytes are cut to fit under `max_frame`.
+const HEAD_ROOM: usize = 64;
+
+/// How an exchange's turn ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left to write.
+    Drained,
+    /// There is more; it goes to the end of the ring.
+    Again,
+    /// It waits for MAX_STREAM, out of the ring.
+    Stream,
+    /// The whole session waits for MAX_SESSION.
+    Session,
+    /// The whole session waits for MAX_CONN_DATA.
+    Connection,
+}
+
+impl<U> Session<U> {
+    /// Whether data could be written, credit of the exchanges aside.
+    #[inline]
+    fn has_data(&self) -> bool {
+        !self.ring.is_empty() && !self.starved && self.blocked_at.is_none() || self.close_due()
+    }
+
+    /// Whether S_CLOSE is due: behind everything that is queued.
+    #[inline]
+    fn close_due(&self) -> bool {
+        self.closing && !self.close_sent && self.ring.is_empty() && self.waiting.is_empty()
+    }
+
+    #[inline]
+    fn has_control(&self) -> bool {
+        !self.stops.is_empty() || !self.announces.is_empty() || self.ack_due || self.recv.is_due() || self.grants_due()
+    }
+
+    /// Whether at least half of the exchanges could be granted anew.
+    #[inline]
+    fn grants_due(&self) -> bool {
+        let window = self.config.windows.exchanges;
+        self.finished + window - self.opens_granted >= window.div_ceil(2)
+    }
+
+    /// Brings what is due into the outbox: at once where nobody waits there, else by queueing the session. Called after
+    /// every command and every frame, by whoever holds the session's and then the outbox's lock.
+    #[inline]
+    pub fn flush(&mut self, out: &mut Outbox) {
+        let Some(link) = self.link else { return };
+        if self.conn_release > 0 {
+            out.release(std::mem::take(&mut self.conn_release));
+        }
+        if !self.unstamped.is_empty() && !self.stamp_wanted {
+            self.stamp_wanted = true;
+            out.needs_stamp(link.slot);
+        }
+        if self.has_control() && !self.control_queued {
+            if out.takes_control() {
+                self.transmit_control(link, out);
+            } else {
+                self.control_queued = true;
+                out.enqueue_urgent(link.slot);
+            }
+        }
+        if self.has_data() && !self.data_queued {
+            if out.is_idle() {
+                self.transmit_data(link, out);
+            } else {
+                self.data_queued = true;
+                out.enqueue(link.slot);
+            }
+        }
+    }
+
+    /// Whether [`flush`](Self::flush) has anything to do.
+    #[inline]
+    pub fn needs_flush(&self) -> bool {
+        self.conn_release > 0
+            || (!self.unstamped.is_empty() && !self.stamp_wanted)
+            || (!self.control_queued && self.has_control())
+            || (!self.data_queued && self.has_data())
+    }
+
+    /// The session's turn, given by [`Outbox::next_session`].
+    pub fn transmit(&mut self, lane: Lane, out: &mut Outbox) {
+        let Some(link) = self.link else { return };
+        match lane {
+            Lane::Control => {
+                self.control_queued = false;
+                self.transmit_control(link, out);
+            }
+            Lane::Data => {
+                self.data_queued = false;
+                self.transmit_data(link, out);
+            }
+        }
+    }
+
+    /// Writes data up to a quantum while others wait, or up to a batch. The session puts itself back into the ring
+    /// where more is left.
+    fn transmit_data(&mut self, link: Link, out: &mut Outbox) {
+        if self.blocked_at == Some(out.credit_max()) {
+            return;
+        }
+        self.blocked_at = None;
+        let limit = if out.has_competition() { QUANTUM as u64 } else { u64::MAX };
+        let start = self.send.used();
+        while !self.starved && !out.is_full() && self.send.used() - start < limit {
+            let Some(key) = self.ring.pop_front() else { break };
+            match self.transmit_exchange(key, link, out) {
+                Turn::Drained | Turn::Stream => {}
+                Turn::Again => self.ring.push_back(key),
+                Turn::Session => {
+                    self.starved = true;
+                    self.ring.push_front(key);
+                }
+                Turn::Connection => {
+                    self.blocked_at = Some(out.credit_max());
+                    self.ring.push_front(key);
+                    out.block(link.slot);
+                    break;
+                }
+            }
+        }
+        if self.close_due() {
+            self.close_sent = true;
+            self.tx_count += 1;
+            out.frame(session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
+            self.write_ack(link, out);
+        }
+        if self.has_data() && !self.data_queued {
+            self.data_queued = true;
+            out.enqueue(link.slot);
+        }
+    }
+
+    fn transmit_control(&mut self, link: Link, out: &mut Outbox) {
+        if self.recv.is_due() || self.grants_due() {
+            self.opens_granted = self.finished + self.config.windows.exchanges;
+            let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
+            head.varint(self.recv.announce());
+            head.varint(self.opens_granted);
+            out.frame(head, &[], 0);
+        }
+        while let Some(key) = self.stops.pop() {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                self.tx_count += write_stops(exchange, link, out);
+                self.settle(key);
+            }
+        }
+        while let Some(key) = self.announces.pop() {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            exchange.rx.announce = false;
+            if let (Some(xid), false) = (exchange.xid, exchange.rx.done) {
+                let mut head = exchange_head(kind::MAX_STREAM, 0, link.sid, xid);
+                head.varint(exchange.rx.credit.announce());
+                out.frame(head, &[], 0);
+            }
+        }
+        if self.ack_due {
+            self.ack_due = false;
+            self.write_ack(link, out);
+        }
+    }
+
+    fn write_ack(&mut self, link: Link, out: &mut Outbox) {
+        let mut head = session_head(kind::ACK, 0, link.sid);
+        head.varint(self.rx_count);
+        head.varint(self.tx_count);
+        out.frame(head, &[], 0);
+    }
+
+    /// One turn of one exchange: control frames without credit, then one piece of a message, or as many small items as
+    /// a quantum holds.
+    fn transmit_exchange(&mut self, key: ExchangeKey, link: Link, out: &mut Outbox) -> Turn {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Turn::Drained };
+        exchange.queued = false;
+        let competition = !self.ring.is_empty() || out.has_competition();
+        let frame_limit = out.max_frame() as usize - HEAD_ROOM;
+        let mut writer = Writer {
+            sid: link.sid,
+            limit: if competition { frame_limit.min(QUANTUM) } else { frame_limit },
+            session: &mut self.send,
+            count: &mut self.tx_count,
+            out,
+        };
+        if exchange.xid.is_none() {
+            // Withdrawn calls were removed; whoever is here has exchange credit and a message.
+            let xid = Xid(self.next_local);
+            match writer.open(exchange, xid) {
+                Ok(()) => {
+                    exchange.xid = Some(xid);
+                    self.next_local += 2;
+                    self.ids.insert(xid, key);
+                }
+                Err(turn) => {
+                    exchange.queued = true;
+                    return turn;
+                }
+            }
+        }
+        let turn = writer.rest(exchange);
+        match turn {
+            Turn::Drained => {
+                if exchange.tx.watched && exchange.tx.items.is_empty() && exchange.tx.body.is_none() {
+                    exchange.tx.watched = false;
+                    self.drained.push(key);
+                }
+                self.settle(key);
+            }
+            Turn::Stream => {}
+            Turn::Again | Turn::Session | Turn::Connection => exchange.queued = true,
+        }
+        turn
+    }
+}
+
+/// Writes the frames of one exchange's turn.
+struct Writer<'a> {
+    sid: Option<crate::id::Sid>,
+    /// The longest body of a frame in this turn.
+    limit: usize,
+    session: &'a mut super::SendCredit,
+    count: &'a mut u64,
+    out: &'a mut Outbox,
+}
+
+/// The next piece of a message.
+struct Piece {
+    len: usize,
+    /// The whole length is to be stated: the first of several pieces.
+    first_of_many: bool,
+    end_of_message: bool,
+}
+
+impl Writer<'_> {
+    /// Writes the OPEN with the first piece of the arguments.
+    fn open<U>(&mut self, exchange: &mut Exchange<U>, xid: Xid) -> Result<(), Turn> {
+        let tx = &mut exchange.tx;
+        let (Some(OpenFields { method, timeout_ms, one_way }), Some(body)) = (tx.open, &tx.body) else {
+            return Err(Turn::Drained);
+        };
+        let message = body.as_slice();
+        let timeout_ms = timeout_ms.map(u64::from);
+        let fields = varint::len(method.into()) + timeout_ms.map_or(0, |ms| 1 + varint::len(ms));
+        let piece = self.piece(fields, message.len(), 0, tx.credit.available())?;
+        let ends = piece.end_of_message && tx.state == TxState::Ending;
+        let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
+        flags |= if ends { flag::END } else { 0 };
+        flags |= if one_way { flag::ONEWAY } else { 0 };
+        flags |= if timeout_ms.is_some() { flag::EXT } else { 0 };
+        let mut head = exchange_head(kind::OPEN, flags, self.sid, xid);
+        let ids = head.len();
+        let total = piece.first_of_many.then_some(message.len() as u64);
+        Open { method: method.into(), timeout_ms, total }.write(&mut head);
+        let taken = charge(head.len() - ids + piece.len);
+        tx.credit.take(taken);
+        self.write(head, body, piece.len, 0, taken);
+        tx.open = None;
+        self.advance(exchange, &piece);
+        Ok(())
+    }
+
+    /// Writes what the turn allows of everything behind the OPEN.
+    fn rest<U>(&mut self, exchange: &mut Exchange<U>) -> Turn {
+        let Some(xid) = exchange.xid else { return Turn::Drained };
+        if matches!(exchange.tx.state, TxState::Resetting(_) | TxState::Done) {
+            // What stops an exchange goes through the control lane.
+            return Turn::Drained;
+        }
+        if std::mem::take(&mut exchange.tx.accept) {
+            self.frame(exchange_head(kind::ACCEPT, 0, self.sid, xid), &[]);
+        }
+        let start = exchange.tx.credit.used();
+        loop {
+            let tx = &mut exchange.tx;
+            // Arguments that are half written come before items; an answer's error comes behind them.
+            let from_items = tx.body.is_none() || (tx.body_is_error && !tx.items.is_empty());
+            let message = if from_items { tx.items.front() } else { tx.body.as_ref().map(Body::as_slice) };
+            let Some(message) = message else {
+                if tx.state == TxState::Ending {
+                    return self.end(exchange, xid);
+                }
+                return Turn::Drained;
+            };
+            if self.out.is_full() || tx.credit.used() - start >= self.limit as u64 {
+                return Turn::Again;
+            }
+            let (total, written) = (message.len(), tx.written);
+            let piece = match self.piece(0, total - written, written, tx.credit.available()) {
+                Ok(piece) => piece,
+                Err(turn) => return turn,
+            };
+            let is_last = piece.end_of_message
+                && tx.state == TxState::Ending
+                && if from_items { tx.items.len() == 1 && tx.body.is_none() } else { tx.items.is_empty() };
+            let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
+            flags |= if is_last { flag::END } else { 0 };
+            flags |= if !from_items && tx.body_is_error { flag::ERR } else { 0 };
+            let mut head = exchange_head(kind::DATA, flags, self.sid, xid);
+            let ids = head.len();
+            if piece.first_of_many {
+                head.varint(total as u64);
+            }
+            let taken = charge(head.len() - ids + piece.len);
+            tx.credit.take(taken);
+            match &tx.body {
+                Some(body) if !from_items => self.write(head, body, piece.len, written, taken),
+                _ => {
+                    *self.count += 1;
+                    self.session.take(taken);
+                    self.out.frame(head, &message[written..written + piece.len], taken);
+                }
+            }
+            if from_items {
+                tx.written += piece.len;
+                if piece.end_of_message {
+                    tx.written = 0;
+                    tx.items.pop();
+                }
+                if is_last {
+                    tx.state = TxState::Done;
+                }
+            } else {
+                self.advance(exchange, &piece);
+            }
+            if exchange.tx.state == TxState::Done {
+                return Turn::Drained;
+            }
+        }
+    }
+
+    /// END by itself: the last item was written before it was known to be the last.
+    fn end<U>(&mut self, exchange: &mut Exchange<U>, xid: Xid) -> Turn {
+        if let Some(turn) = self.lacks(MIN_CHARGE, exchange.tx.credit.available()) {
+            return turn;
+        }
+        exchange.tx.credit.take(MIN_CHARGE);
+        *self.count += 1;
+        self.session.take(MIN_CHARGE);
+        self.out.frame(exchange_head(kind::DATA, flag::END, self.sid, xid), &[], MIN_CHARGE);
+        exchange.tx.state = TxState::Done;
+        Turn::Drained
+    }
+
+    /// How much of a message can go into a frame with `fields` bytes of other fields.
+    fn piece(&self, fields: usize, remaining: usize, written: usize, stream: u64) -> Result<Piece, Turn> {
+        let credit = stream.min(self.session.available()).min(self.out.credit());
+        let whole = charge(fields + remaining);
+        if whole <= credit && fields + remaining <= self.limit {
+            return Ok(Piece { len: remaining, first_of_many: false, end_of_message: true });
+        }
+        // A message in pieces states its length in front of the first.
+        let first_of_many = written == 0;
+        let fields = fields + if first_of_many { varint::len(remaining as u64) } else { 0 };
+        // Every piece but the last has at least 16 bytes, so that what a message is charged stays close to its length.
+        let least = (fields + remaining.min(MIN_CHARGE as usize)) as u64;
+        if let Some(turn) = self.lacks(least.max(MIN_CHARGE), stream) {
+            return Err(turn);
+        }
+        let room = self.limit.min(usize::try_from(credit).unwrap_or(usize::MAX)) - fields;
+        let mut len = room.min(remaining);
+        if first_of_many && len == remaining {
+            // It would fit but for the length in front: the last byte makes the second piece.
+            len -= 1;
+        }
+        Ok(Piece { len, first_of_many, end_of_message: len == remaining })
+    }
+
+    /// Which credit has less than `need`, innermost first.
+    fn lacks(&self, need: u64, stream: u64) -> Option<Turn> {
+        if stream < need {
+            Some(Turn::Stream)
+        } else if self.session.available() < need {
+            Some(Turn::Session)
+        } else if self.out.credit() < need {
+            Some(Turn::Connection)
+        } else {
+            None
+        }
+    }
+
+    fn advance<U>(&self, exchange: &mut Exchange<U>, piece: &Piece) {
+        let tx = &mut exchange.tx;
+        tx.written += piece.len;
+        if piece.end_of_message {
+            tx.written = 0;
+            tx.body = None;
+            if tx.state == TxState::Ending && tx.items.is_empty() {
+                tx.state = TxState::Done;
+            }
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, head: HeadBuf, body: &Body, len: usize, from: usize, taken: u64) {
+        *self.count += 1;
+        self.session.take(taken);
+        match body {
+            Body::Inline(bytes) => self.out.frame(head, &bytes[from..from + len], taken),
+            Body::Shared(bytes) => self.out.frame_shared(head, slice(bytes, from, len), taken),
+        }
+    }
+
+    /// A sequenced frame that needs no credit.
+    fn frame(&mut self, head: HeadBuf, body: &[u8]) {
+        *self.count += 1;
+        self.out.frame(head, body, 0);
+    }
+}
+
+/// Writes CANCEL and RESET where they are due, which need no credit. Returns how many sequenced frames that made.
+fn write_stops<U>(exchange: &mut Exchange<U>, link: Link, out: &mut Outbox) -> u64 {
+    let Some(xid) = exchange.xid else { return 0 };
+    let mut count = 0;
+    if let Some(code) = exchange.tx.cancel.take() {
+        let mut head = exchange_head(kind::CANCEL, 0, link.sid, xid);
+        head.varint(code.0.into());
+        out.frame(head, &[], 0);
+        count += 1;
+    }
+    if let TxState::Resetting(reason) = &exchange.tx.state {
+        let mut body = Vec::new();
+        Reset { final_offset: exchange.tx.credit.used(), reason: (**reason).clone() }.write(&mut body);
+        out.frame(exchange_head(kind::RESET, 0, link.sid, xid), &body, 0);
+        exchange.tx.state = TxState::Done;
+        count += 1;
+    }
+    count
+}
+
+fn slice(bytes: &Bytes, from: usize, len: usize) -> Bytes {
+    bytes.slice(from..from + len)
+}

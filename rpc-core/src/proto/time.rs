@@ -1,0 +1,30 @@
+//! The time as an argument: microseconds since an epoch that the driver chose, never read here.
+
+use std::time::Duration;
+
+/// A point on the driver's monotonic clock, in microseconds since its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time(u64);
+
+impl Time {
+    /// A point `micros` microseconds behind the epoch.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// This point moved by `duration`; the far end of the clock where that overflows.
+    pub const fn after(self, duration: Duration) -> Self {
+        let micros = duration.as_micros();
+        if micros > u64::MAX as u128 { Self(u64::MAX) } else { Self(self.0.saturating_add(micros as u64)) }
+    }
+
+    /// How long from `earlier` to here; zero if `earlier` is the later one.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}

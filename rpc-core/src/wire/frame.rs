@@ -1,0 +1,407 @@
+//! Frame types and their bodies (docs/PROTOCOL.md §3, §6 and §8): hand-decoded, never recursive, never allocating
+//! more than the frame's own length.
+
+use super::{DecodeError, HeadBuf, RawFrame, header::Scope, varint};
+use crate::code::Code;
+use crate::id::{Sid, Xid};
+
+/// The frame types that this version writes, byte 0 whole: S and I bits and code. §3 lists the reserved ones too.
+pub mod kind {
+    /// First frame of the initiator.
+    pub const HELLO: u8 = 0x01;
+    /// The acceptor's answer, with the selected values.
+    pub const HELLO_ACK: u8 = 0x02;
+    /// The acceptor's refusal.
+    pub const HELLO_REJECT: u8 = 0x03;
+    /// Are you there?
+    pub const PING: u8 = 0x04;
+    /// The answer to PING, with its eight bytes.
+    pub const PONG: u8 = 0x05;
+    /// Raises the connection's data credit.
+    pub const MAX_CONN_DATA: u8 = 0x06;
+    /// The end of the connection, with its reason.
+    pub const CONN_CLOSE: u8 = 0x09;
+    /// Opens a session.
+    pub const S_OPEN: u8 = 0x10;
+    /// Accepts a session.
+    pub const S_ACCEPT: u8 = 0x11;
+    /// Rejects a session.
+    pub const S_REJECT: u8 = 0x12;
+    /// States the sender's counts of sequenced frames.
+    pub const ACK: u8 = 0x17;
+    /// Raises the session's data and exchange credit.
+    pub const MAX_SESSION: u8 = 0x18;
+    /// Ends the session at once, with its reason.
+    pub const S_ABORT: u8 = 0x19;
+    /// "I open no new exchanges."
+    pub const S_CLOSE: u8 = 0x9C;
+    /// Opens an exchange, with the first bytes of its first message.
+    pub const OPEN: u8 = 0xA0;
+    /// Bytes of a message.
+    pub const DATA: u8 = 0xA1;
+    /// Ends the sender's direction with a fault.
+    pub const RESET: u8 = 0xA2;
+    /// Asks the peer to end its direction.
+    pub const CANCEL: u8 = 0xA3;
+    /// Raises the stream's data credit.
+    pub const MAX_STREAM: u8 = 0x28;
+    /// "Accepted, items will follow."
+    pub const ACCEPT: u8 = 0xA8;
+}
+
+/// Flags of OPEN and DATA (§6.1).
+pub mod flag {
+    /// The sender's direction ends with this frame.
+    pub const END: u8 = 0x01;
+    /// The message ends with this frame.
+    pub const EOM: u8 = 0x02;
+    /// OPEN: no answer is expected.
+    pub const ONEWAY: u8 = 0x08;
+    /// OPEN: a bitmap of optional fields follows the method.
+    pub const EXT: u8 = 0x10;
+    /// DATA: the message is an application error.
+    pub const ERR: u8 = 0x10;
+}
+
+/// A reason text is at most this long on the wire, in bytes; longer ones are cut when written.
+pub const MAX_REASON: usize = 1024;
+
+/// The credit that the smallest frame takes, in bytes (§7.1): an empty frame must not be free.
+pub const MIN_CHARGE: u64 = 16;
+
+/// Whether a connection carries one session or many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One session alone on its connection: no session id on the wire.
+    Single,
+    /// Many sessions: every frame of session or exchange scope carries a session id.
+    Multi,
+}
+
+/// A frame with its ids read. `sid` and `xid` are zero where the frame has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Byte 0: the S and I bits and the code.
+    pub kind: u8,
+    /// Byte 4.
+    pub flags: u8,
+    /// The session's alias.
+    pub sid: Sid,
+    /// The exchange's id.
+    pub xid: Xid,
+    /// What follows the ids.
+    pub body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the ids that the frame's scope and the connection's mode call for.
+    ///
+    /// # Errors
+    /// If the frame ends within an id, or an id is not minimally encoded.
+    #[inline]
+    pub fn read(raw: RawFrame<'a>, mode: Mode) -> Result<Self, DecodeError> {
+        let mut body = raw.rest;
+        let scope = raw.scope();
+        let sid = if mode == Mode::Multi && scope != Scope::Connection { varint::read(&mut body, "the session id")? } else { 0 };
+        let xid = if scope == Scope::Exchange { varint::read(&mut body, "the exchange id")? } else { 0 };
+        Ok(Self { kind: raw.kind, flags: raw.flags, sid: Sid(sid), xid: Xid(xid), body })
+    }
+
+    /// Whether all bits of `flags` are set.
+    #[inline]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// The credit that this frame takes at stream, session and connection (§7.1): only OPEN and DATA take any.
+    #[inline]
+    pub fn charge(&self) -> u64 {
+        if matches!(self.kind, kind::OPEN | kind::DATA) { charge(self.body.len()) } else { 0 }
+    }
+}
+
+/// The credit that a frame with `body` bytes behind its ids takes.
+#[inline]
+pub const fn charge(body: usize) -> u64 {
+    let body = body as u64;
+    if body < MIN_CHARGE { MIN_CHARGE } else { body }
+}
+
+/// Starts the head of a frame of session scope.
+#[inline]
+pub fn session_head(kind: u8, flags: u8, sid: Option<Sid>) -> HeadBuf {
+    let mut head = HeadBuf::new(kind, flags);
+    if let Some(sid) = sid {
+        head.varint(sid.0);
+    }
+    head
+}
+
+/// Starts the head of a frame of exchange scope.
+#[inline]
+pub fn exchange_head(kind: u8, flags: u8, sid: Option<Sid>, xid: Xid) -> HeadBuf {
+    let mut head = session_head(kind, flags, sid);
+    head.varint(xid.0);
+    head
+}
+
+/// Bits of the bitmap behind OPEN's method when its EXT flag is set (§6.1).
+mod ext {
+    /// The time left to the call, in milliseconds.
+    pub(super) const TIMEOUT: u64 = 1;
+}
+
+/// The fields of an OPEN before its message bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// The rank of the method among its service's sorted hashes.
+    pub method: u64,
+    /// The time left to the call in milliseconds; `None`: the session's default.
+    pub timeout_ms: Option<u64>,
+    /// The whole message's length in bytes, where it takes several frames.
+    pub total: Option<u64>,
+}
+
+impl Open {
+    /// Appends the fields to `head`.
+    #[inline]
+    pub fn write(&self, head: &mut HeadBuf) {
+        head.varint(self.method);
+        if let Some(timeout) = self.timeout_ms {
+            head.varint(ext::TIMEOUT);
+            head.varint(timeout);
+        }
+        if let Some(total) = self.total {
+            head.varint(total);
+        }
+    }
+
+    /// Reads the fields of `frame` and yields them with the message bytes behind them.
+    ///
+    /// # Errors
+    /// If a field is cut off, or the bitmap names a field that this connection has not agreed upon.
+    #[inline]
+    pub fn read<'a>(frame: &Frame<'a>) -> Result<(Self, &'a [u8]), DecodeError> {
+        let mut body = frame.body;
+        let method = varint::read(&mut body, "the method")?;
+        let mut timeout_ms = None;
+        if frame.has(flag::EXT) {
+            let bits = varint::read(&mut body, "the field bitmap")?;
+            if bits & !ext::TIMEOUT != 0 {
+                return Err(DecodeError::Range {
+                    field: "the field bitmap",
+                    value: bits,
+                    rule: "only the timeout is agreed upon",
+                });
+            }
+            if bits & ext::TIMEOUT != 0 {
+                timeout_ms = Some(varint::read(&mut body, "the timeout")?);
+            }
+        }
+        let total = if frame.has(flag::EOM) { None } else { Some(varint::read(&mut body, "the message length")?) };
+        Ok((Self { method, timeout_ms, total }, body))
+    }
+}
+
+/// A code with a text for people: the body of HELLO_REJECT, S_REJECT, CONN_CLOSE and, behind its own fields, of RESET
+/// and S_ABORT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What ended it.
+    pub code: Code,
+    /// Why, in words; may be empty.
+    pub text: String,
+}
+
+impl Reason {
+    /// A reason with a text.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// Appends code and text; a text over [`MAX_REASON`] bytes is cut at a character.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        varint::push(u64::from(self.code.0), out);
+        let mut end = self.text.len().min(MAX_REASON);
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        out.extend_from_slice(&self.text.as_bytes()[..end]);
+    }
+
+    /// Reads a code, and the rest of the body as text. A text that is not UTF-8 is shown with replacement characters:
+    /// a broken explanation must not hide the code.
+    ///
+    /// # Errors
+    /// If the code is cut off or out of range, or the text is longer than [`MAX_REASON`].
+    pub fn read(mut body: &[u8]) -> Result<Self, DecodeError> {
+        let code = read_code(&mut body)?;
+        Self::read_text(code, body)
+    }
+
+    fn read_text(code: Code, body: &[u8]) -> Result<Self, DecodeError> {
+        if body.len() > MAX_REASON {
+            return Err(DecodeError::Range {
+                field: "the reason's length",
+                value: body.len() as u64,
+                rule: "1024 bytes are the most",
+            });
+        }
+        Ok(Self { code, text: String::from_utf8_lossy(body).into_owned() })
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.text.is_empty() { self.code.fmt(f) } else { write!(f, "{}: {}", self.code, self.text) }
+    }
+}
+
+fn read_code(body: &mut &[u8]) -> Result<Code, DecodeError> {
+    let value = varint::read(body, "the code")?;
+    u32::try_from(value).map(Code).map_err(|_| DecodeError::Range { field: "the code", value, rule: "codes have 32 bits" })
+}
+
+/// The body of RESET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// The credit that the sender's direction took in all, so that the receiver's accounts stay exact.
+    pub final_offset: u64,
+    /// Why the direction ends.
+    pub reason: Reason,
+}
+
+impl Reset {
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        varint::push(self.final_offset, out);
+        self.reason.write(out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If a field is cut off or out of range.
+    pub fn read(mut body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self { final_offset: varint::read(&mut body, "the final offset")?, reason: Reason::read(body)? })
+    }
+}
+
+/// The body of S_ABORT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abort {
+    /// How many sequenced frames the sender has received in this session: what lies behind was never seen.
+    pub rx_next: u64,
+    /// Why the session ends.
+    pub reason: Reason,
+}
+
+impl Abort {
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        varint::push(self.rx_next, out);
+        self.reason.write(out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If a field is cut off or out of range.
+    pub fn read(mut body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self { rx_next: varint::read(&mut body, "the receive count")?, reason: Reason::read(body)? })
+    }
+}
+
+/// Reads the body of CANCEL.
+///
+/// # Errors
+/// If the code is cut off or out of range.
+pub fn read_cancel(mut body: &[u8]) -> Result<Code, DecodeError> {
+    read_code(&mut body)
+}
+
+/// Reads a body of exactly `N` varints: MAX_STREAM and MAX_CONN_DATA have one, MAX_SESSION and ACK have two.
+///
+/// # Errors
+/// If one is cut off.
+pub fn read_varints<const N: usize>(mut body: &[u8], fields: [&'static str; N]) -> Result<[u64; N], DecodeError> {
+    let mut values = [0; N];
+    for (value, field) in values.iter_mut().zip(fields) {
+        *value = varint::read(&mut body, field)?;
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cut(bytes: &[u8]) -> RawFrame<'_> {
+        RawFrame { kind: bytes[0], flags: bytes[4], rest: &bytes[5..] }
+    }
+
+    #[test]
+    fn an_empty_frame_still_takes_credit() {
+        let frame = Frame { kind: kind::DATA, flags: 0, sid: Sid(0), xid: Xid(0), body: &[] };
+        assert_eq!(frame.charge(), MIN_CHARGE);
+        assert_eq!(Frame { body: &[0; 17], ..frame }.charge(), 17);
+        assert_eq!(Frame { kind: kind::RESET, body: &[0; 17], ..frame }.charge(), 0);
+    }
+
+    #[test]
+    fn a_field_that_was_not_agreed_upon_is_refused() {
+        let frame = Frame { kind: kind::OPEN, flags: flag::EXT | flag::EOM, sid: Sid(0), xid: Xid(0), body: &[7, 0b10, 1] };
+        assert!(matches!(Open::read(&frame), Err(DecodeError::Range { value: 2, .. })));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let mut out = Vec::new();
+        Reason::new(Code::INTERNAL, "ü".repeat(MAX_REASON)).write(&mut out);
+        let read = Reason::read(&out).unwrap();
+        assert_eq!(read.text, "ü".repeat(MAX_REASON / 2));
+    }
+
+    proptest! {
+        #[test]
+        fn an_open_reads_back(method in 0..=varint::MAX, timeout_ms in proptest::option::of(0..=varint::MAX),
+                              total in proptest::option::of(0..=varint::MAX), sid in proptest::option::of(0..=varint::MAX),
+                              xid in 0..=varint::MAX, message: Vec<u8>) {
+            let open = Open { method, timeout_ms, total };
+            let flags = if total.is_none() { flag::EOM } else { 0 } | if timeout_ms.is_some() { flag::EXT } else { 0 };
+            let mut head = exchange_head(kind::OPEN, flags, sid.map(Sid), Xid(xid));
+            open.write(&mut head);
+            let mut bytes = head.finish(message.len()).to_vec();
+            bytes.extend_from_slice(&message);
+            let frame = Frame::read(cut(&bytes), if sid.is_some() { Mode::Multi } else { Mode::Single }).unwrap();
+            prop_assert_eq!(frame.sid.0, sid.unwrap_or(0));
+            prop_assert_eq!(frame.xid.0, xid);
+            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &message[..]));
+        }
+
+        #[test]
+        fn no_body_makes_a_reader_panic(kind: u8, flags: u8, body: Vec<u8>) {
+            for mode in [Mode::Single, Mode::Multi] {
+                if let Ok(frame) = Frame::read(RawFrame { kind, flags, rest: &body }, mode) {
+                    let _ = Open::read(&frame);
+                    let _ = Reset::read(frame.body);
+                    let _ = Abort::read(frame.body);
+                    let _ = read_cancel(frame.body);
+                    let _ = read_varints(frame.body, ["a", "b"]);
+                }
+            }
+        }
+
+        #[test]
+        fn resets_and_aborts_read_back(offset in 0..=varint::MAX, code: u32, text in ".{0,40}") {
+            let reason = Reason { code: Code(code), text };
+            let (reset, abort) = (Reset { final_offset: offset, reason: reason.clone() }, Abort { rx_next: offset, reason });
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            reset.write(&mut a);
+            abort.write(&mut b);
+            prop_assert_eq!(Reset::read(&a).unwrap(), reset);
+            prop_assert_eq!(Abort::read(&b).unwrap(), abort);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Seeded simulation of the pure core: two connections, many sessions, a network that splits and delays at will, and
+//! applications that call, stream, cancel and dawdle. No sockets, no clock: a run is a function of its seed.
+//!
+//! `SIM_SEED=n` repeats one run, `SIM_SEEDS=n` sets how many there are. Checked here, by the names of
+//! docs/PROTOCOL.md §11: E3, E9, F1, F2, F3, L2, and that no byte of one session reaches another.
+
+mod node;
+mod rng;
+mod world;
+
+use world::{Mutation, Plan, World};
+
+fn seeds() -> Vec<u64> {
+    if let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return vec![seed];
+    }
+    let count = std::env::var("SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(150);
+    (0..count).collect()
+}
+
+fn run_all(plan: Plan) {
+    for seed in seeds() {
+        if let Err(fault) = World::new(seed, plan).run() {
+            panic!("SIM_SEED={seed}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn calls_of_every_kind_have_one_right_outcome() {
+    run_all(Plan::default());
+}
+
+#[test]
+fn the_smallest_windows_never_deadlock() {
+    run_all(Plan { tight: true, ..Plan::default() });
+}
+
+#[test]
+fn cancels_and_deadlines_leave_nothing_behind() {
+    run_all(Plan { impatient: true, ..Plan::default() });
+}
+
+#[test]
+fn impatience_under_the_smallest_windows_leaves_nothing_behind() {
+    run_all(Plan { impatient: true, tight: true, ..Plan::default() });
+}
+
+#[test]
+fn a_session_alone_on_its_connection_behaves_the_same() {
+    run_all(Plan { single: true, ..Plan::default() });
+}
+
+#[test]
+fn a_session_moves_from_one_connection_to_another() {
+    run_all(Plan { move_sessions: true, ..Plan::default() });
+    run_all(Plan { move_sessions: true, tight: true, ..Plan::default() });
+}
+
+/// L2: eight messages of maximum size at once, each many times larger than every window of one frame.
+#[test]
+fn eight_messages_of_maximum_size_complete_under_windows_of_one_frame() {
+    run_all(Plan { giants: true, tight: true, ..Plan::default() });
+}
+
+#[test]
+fn the_same_seed_runs_the_same_way() {
+    let plan = Plan { impatient: true, ..Plan::default() };
+    for seed in 0..10 {
+        let (mut a, mut b) = (World::new(seed, plan), World::new(seed, plan));
+        assert_eq!(a.run(), b.run());
+        assert_eq!(a.trace(), b.trace());
+    }
+}
+
+/// Tests of the tests: each seeded fault of the network or of a peer must be noticed by a run.
+#[test]
+fn every_mutation_is_noticed() {
+    for mutation in Mutation::ALL {
+        let plan = Plan { mutation: Some(mutation), ..Plan::default() };
+        let noticed = (0..20).any(|seed| World::new(seed, plan).run().is_err());
+        assert!(noticed, "{mutation:?} went unnoticed");
+    }
+}

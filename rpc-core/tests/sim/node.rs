@@ -1,0 +1,182 @@
+//! One end of the simulated connection: what a driver does, without socket, clock or tasks.
+
+use std::collections::BTreeMap;
+
+use rpc_core::id::{ExchangeKey, Sid, Side};
+use rpc_core::proto::outbox::{Output, SessionSlot};
+use rpc_core::proto::{
+    Connection, ConnectionError, ConnectionEvent, Handshake, Input, Limits, Link, Outbox, Session, SessionEvent, Time,
+};
+use rpc_core::wire::frame::{Mode, kind};
+use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+
+/// What an end attaches to an exchange: the number of the simulated call.
+pub(crate) type User = u64;
+
+/// A session with its place on the connection that it is attached to.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) core: Session<User>,
+    pub(crate) sid: Sid,
+    pub(crate) live: bool,
+}
+
+/// What happened in a session, for the applications of the world.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Session(usize, SessionEvent),
+    Expired(usize, ExchangeKey, Side),
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) connection: Connection,
+    pub(crate) out: Outbox,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: BTreeMap<usize, Attached>,
+    input: Input,
+    flushing: Output,
+    /// A seeded fault: announcements of credit are passed over.
+    pub(crate) deaf: bool,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Node {
+    pub(crate) fn new(side: Side, mode: Mode, limits: Limits, now: Time) -> Self {
+        let handshake = Handshake { side, mode, modes: vec![Mode::Single, Mode::Multi], codecs: vec![1] };
+        Self {
+            connection: Connection::new(handshake, limits.clone(), now),
+            out: Outbox::new(limits.connection_window),
+            limits,
+            sessions: BTreeMap::new(),
+            input: Input::new(256),
+            flushing: Output::default(),
+            deaf: false,
+            events: Vec::new(),
+        }
+    }
+
+    /// Opens a session, or moves an existing one here.
+    pub(crate) fn open(&mut self, index: usize, core: Session<User>, name: &str) {
+        let open = SessionOpen { service: name.into(), fingerprint: 0, codecs: vec![1], windows: self.limits.windows() };
+        let sid = self.connection.open(SessionSlot(index as u32), &open).expect("the mode allows it");
+        self.sessions.insert(index, Attached { core, sid, live: false });
+    }
+
+    pub(crate) fn session(&mut self, index: usize) -> &mut Session<User> {
+        &mut self.sessions.get_mut(&index).expect("the session is here").core
+    }
+
+    /// Does something with a session and brings what follows into the outbox.
+    pub(crate) fn with<R>(&mut self, index: usize, act: impl FnOnce(&mut Session<User>) -> R) -> R {
+        let session = &mut self.sessions.get_mut(&index).expect("the session is here").core;
+        let result = act(session);
+        session.flush(&mut self.out);
+        result
+    }
+
+    /// Bytes from the network.
+    pub(crate) fn receive(
+        &mut self,
+        mut bytes: &[u8],
+        now: Time,
+        arriving: &mut BTreeMap<usize, Session<User>>,
+    ) -> Result<(), String> {
+        while !bytes.is_empty() {
+            let space = self.input.space();
+            let n = space.len().min(bytes.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            self.input.advance(n);
+            bytes = &bytes[n..];
+            self.connection.heard(now);
+            self.connection.flush(&mut self.out);
+            self.handle(now, arriving).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, now: Time, arriving: &mut BTreeMap<usize, Session<User>>) -> Result<(), ConnectionError> {
+        loop {
+            match self.connection.next_event(now, &mut self.input)? {
+                None => return Ok(()),
+                Some(ConnectionEvent::Ignored | ConnectionEvent::Connected(_)) => {}
+                Some(ConnectionEvent::SessionOpened { sid, open }) => {
+                    let index: usize = open.service.parse().expect("the name is the session's number");
+                    let mut core = arriving.remove(&index).unwrap_or_else(|| Session::new(Side::Acceptor, self.limits.session()));
+                    core.granted(open.windows);
+                    let slot = SessionSlot(index as u32);
+                    let accept = SessionAccept { codec: 1, windows: self.limits.windows(), methods: None };
+                    self.connection.accept(sid, slot, &accept);
+                    core.attach(Link { slot, sid: self.connection.on_wire(sid) });
+                    self.sessions.insert(index, Attached { core, sid, live: true });
+                }
+                Some(ConnectionEvent::SessionAccepted { slot, accept }) => {
+                    let index = slot.0 as usize;
+                    let attached = self.sessions.get_mut(&index).expect("it was opened");
+                    attached.core.granted(accept.windows);
+                    attached.core.attach(Link { slot, sid: self.connection.on_wire(attached.sid) });
+                    attached.live = true;
+                    attached.core.flush(&mut self.out);
+                }
+                Some(ConnectionEvent::SessionRejected { reject, .. }) => {
+                    return Err(ConnectionError::ClosedByPeer(reject.reason));
+                }
+                Some(ConnectionEvent::Frame { frame, .. })
+                    if self.deaf && matches!(frame.kind, kind::MAX_STREAM | kind::MAX_SESSION) => {}
+                Some(ConnectionEvent::Frame { slot, frame }) => {
+                    let index = slot.0 as usize;
+                    let attached = self.sessions.get_mut(&index).expect("aliases lead to sessions");
+                    match attached.core.handle_frame(&frame, || u64::MAX) {
+                        Ok(event) => self.events.extend(event.map(|event| Event::Session(index, event))),
+                        Err(error) => return Err(error.into()),
+                    }
+                    attached.core.flush(&mut self.out);
+                }
+            }
+        }
+    }
+
+    /// Takes at most `n` bytes for the network, as a socket would.
+    pub(crate) fn transmit(&mut self, n: usize, written: &mut usize, into: &mut Vec<u8>) {
+        self.connection.flush(&mut self.out);
+        while let Some((slot, lane)) = self.out.next_session() {
+            if let Some(attached) = self.sessions.get_mut(&(slot.0 as usize)) {
+                attached.core.transmit(lane, &mut self.out);
+            }
+        }
+        if *written == self.flushing.len() {
+            self.flushing.clear();
+            *written = 0;
+            self.out.swap(&mut self.flushing);
+        }
+        let before = into.len();
+        self.flushing.slices(*written, usize::MAX, |slice| {
+            let room = n - (into.len() - before);
+            into.extend_from_slice(&slice[..slice.len().min(room)]);
+        });
+        *written += into.len() - before;
+    }
+
+    /// What a driver does with its clock.
+    pub(crate) fn tick(&mut self, now: Time) {
+        while let Some(slot) = self.out.next_unstamped() {
+            if let Some(attached) = self.sessions.get_mut(&(slot.0 as usize)) {
+                attached.core.stamp(now);
+            }
+        }
+        for (index, attached) in &mut self.sessions {
+            let events = &mut self.events;
+            attached.core.handle_deadlines(now, |key, opener| events.push(Event::Expired(*index, key, opener)));
+            attached.core.flush(&mut self.out);
+        }
+    }
+
+    pub(crate) fn is_quiet(&self, written: usize) -> bool {
+        self.out.is_quiet() && written == self.flushing.len() && !self.connection.needs_flush() && self.input.pending().is_empty()
+    }
+
+    /// Bytes that this end received and did not release, at the connection.
+    pub(crate) fn held(&self) -> u64 {
+        self.connection.received() - self.out.grant().released()
+    }
+}

@@ -1,0 +1,585 @@
+//! Both ends, the network between them, and the applications on top.
+//!
+//! Every call's arguments name its session, its number and what the server is to do, so that each side can check what
+//! it gets and nothing can be mixed up unnoticed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use rpc_core::id::{ExchangeKey, Side};
+use rpc_core::proto::{Answer, AnswerKind, Batch, Items, Limits, OpenCommand, Session, SessionEvent, Time};
+use rpc_core::wire::frame::Mode;
+
+use crate::node::{Event, Node, User};
+use crate::rng::Rng;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Plan {
+    pub(crate) tight: bool,
+    pub(crate) impatient: bool,
+    pub(crate) single: bool,
+    pub(crate) giants: bool,
+    pub(crate) move_sessions: bool,
+    pub(crate) mutation: Option<Mutation>,
+}
+
+/// Faults that a run must notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// A byte of the stream is lost.
+    LoseByte,
+    /// A whole write is delivered twice.
+    RepeatWrite,
+    /// The client passes over announcements of credit.
+    IgnoreCredit,
+    /// The server never gives the place of an ended handler back.
+    KeepPlaces,
+    /// The server answers a call of one session into another.
+    CrossSessions,
+    /// The server forgets to answer one call.
+    ForgetAnswer,
+}
+
+impl Mutation {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::LoseByte, Self::RepeatWrite, Self::IgnoreCredit, Self::KeepPlaces, Self::CrossSessions, Self::ForgetAnswer];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Unary,
+    OneWay,
+    /// Items down.
+    Down,
+    /// Items up, one answer.
+    Up,
+    /// Items echoed.
+    Echo,
+    /// An application error.
+    Error,
+}
+
+impl Kind {
+    const ALL: [Self; 6] = [Self::Unary, Self::OneWay, Self::Down, Self::Up, Self::Echo, Self::Error];
+
+    fn answer(self) -> AnswerKind {
+        match self {
+            Self::OneWay => AnswerKind::None,
+            Self::Unary | Self::Up | Self::Error => AnswerKind::One,
+            Self::Down | Self::Echo => AnswerKind::Many,
+        }
+    }
+
+    fn sends_items(self) -> bool {
+        matches!(self, Self::Up | Self::Echo)
+    }
+}
+
+/// What a call is for, as its arguments say it: 26 bytes and filler.
+#[derive(Debug, Clone, Copy)]
+struct Spec {
+    session: usize,
+    call: u64,
+    kind: Kind,
+    items: u32,
+    size: u32,
+}
+
+impl Spec {
+    fn encode(&self, filler: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((self.session as u64).to_le_bytes());
+        bytes.extend(self.call.to_le_bytes());
+        bytes.push(Kind::ALL.iter().position(|kind| *kind == self.kind).unwrap() as u8);
+        bytes.extend(self.items.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
+        bytes.extend((0..filler).map(|at| (at as u64 * 7 + self.call) as u8));
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let number = |from: usize, to: usize| bytes.get(from..to).ok_or("arguments are cut off");
+        let spec = Self {
+            session: u64::from_le_bytes(number(0, 8)?.try_into().unwrap()) as usize,
+            call: u64::from_le_bytes(number(8, 16)?.try_into().unwrap()),
+            kind: *Kind::ALL.get(number(16, 17)?[0] as usize).ok_or("no such kind")?,
+            items: u32::from_le_bytes(number(17, 21)?.try_into().unwrap()),
+            size: u32::from_le_bytes(number(21, 25)?.try_into().unwrap()),
+        };
+        let right = bytes[25..].iter().enumerate().all(|(at, byte)| *byte == (at as u64 * 7 + spec.call) as u8);
+        if right { Ok(spec) } else { Err("arguments are damaged".into()) }
+    }
+
+    /// Item `index`, or the single answer: nothing else in the world has these bytes.
+    fn item(&self, index: u32) -> Vec<u8> {
+        let seed = (self.session as u64) << 40 | self.call << 16 | u64::from(index);
+        (0..u64::from(self.size)).map(|at| (seed.wrapping_mul(0x9E37_79B9) >> (at % 8 * 8)) as u8).collect()
+    }
+}
+
+/// A call as the client sees it.
+#[derive(Debug)]
+struct Call {
+    spec: Spec,
+    key: Option<ExchangeKey>,
+    sent: u32,
+    got: u32,
+    streaming: bool,
+    outcome: Option<Outcome>,
+    /// It may end in other ways than by its answer.
+    fragile: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Outcome {
+    Done,
+    Failed(u32),
+    Dropped,
+}
+
+/// A handler of the server.
+#[derive(Debug)]
+struct Handler {
+    session: usize,
+    key: ExchangeKey,
+    spec: Spec,
+    accepted: bool,
+    sent: u32,
+    got: u32,
+    input_over: bool,
+    stopped: bool,
+}
+
+/// One direction of the network.
+#[derive(Debug, Default)]
+struct Pipe {
+    bytes: VecDeque<u8>,
+    written: usize,
+}
+
+pub(crate) struct World {
+    plan: Plan,
+    rng: Rng,
+    now: Time,
+    limits: Limits,
+    nodes: [Node; 2],
+    pipes: [Pipe; 2],
+    calls: BTreeMap<(usize, u64), Call>,
+    handlers: Vec<Handler>,
+    to_start: usize,
+    sessions: usize,
+    mutated: bool,
+    moves: usize,
+    trace: DefaultHasher,
+}
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+impl World {
+    pub(crate) fn new(seed: u64, plan: Plan) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut limits = Limits::default();
+        limits.exchanges = 1 + rng.below(8) as u64;
+        if plan.tight {
+            // One frame is the smallest window there is.
+            limits.max_frame = 512 + rng.below(600) as u32;
+            limits.stream_window = u64::from(limits.max_frame);
+            limits.session_window = u64::from(limits.max_frame);
+            limits.connection_window = u64::from(limits.max_frame);
+            limits.max_message = 60_000;
+            limits.reassembly = 1;
+        }
+        if plan.giants {
+            limits.exchanges = 8;
+        }
+        let now = Time::default();
+        let mode = if plan.single { Mode::Single } else { Mode::Multi };
+        let nodes = [Node::new(Side::Initiator, mode, limits.clone(), now), Node::new(Side::Acceptor, mode, limits.clone(), now)];
+        let sessions = if plan.single { 1 } else { 1 + rng.below(4) };
+        let mut world = Self {
+            to_start: if plan.giants { 8 } else { 20 + rng.below(60) },
+            moves: if plan.move_sessions { 3 } else { 0 },
+            plan,
+            rng,
+            now,
+            limits,
+            nodes,
+            pipes: Default::default(),
+            calls: BTreeMap::new(),
+            handlers: Vec::new(),
+            sessions,
+            mutated: false,
+            trace: DefaultHasher::new(),
+        };
+        world.nodes[CLIENT].deaf = plan.mutation == Some(Mutation::IgnoreCredit);
+        for index in 0..sessions {
+            let core = Session::new(Side::Initiator, world.limits.session());
+            world.nodes[CLIENT].open(index, core, &index.to_string());
+        }
+        world
+    }
+
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        for step in 0.. {
+            if step > 400_000 {
+                return Err(format!("no end in sight: {}", self.stuck()));
+            }
+            self.step()?;
+            let over = self.to_start == 0 && self.handlers.is_empty() && self.calls.values().all(|call| call.outcome.is_some());
+            if over && self.is_quiet() {
+                if self.moves == 0 {
+                    break;
+                }
+                self.move_sessions();
+            }
+        }
+        self.check_residue()
+    }
+
+    fn stuck(&self) -> String {
+        let open: Vec<_> = self.calls.values().filter(|call| call.outcome.is_none()).take(3).collect();
+        format!("{open:?}, handlers {:?}", self.handlers.first())
+    }
+
+    fn is_quiet(&self) -> bool {
+        (0..2).all(|end| self.nodes[end].is_quiet(self.pipes[end].written) && self.pipes[end].bytes.is_empty())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.now = self.now.after(Duration::from_millis(1 + self.rng.below(3) as u64));
+        match self.rng.below(10) {
+            0 | 1 => self.start_call(),
+            2..=5 => {
+                let end = self.rng.below(2);
+                self.network(end)?;
+            }
+            6 => self.nodes[self.rng.below(2)].tick(self.now),
+            7 if self.plan.impatient => self.lose_patience(),
+            8 => self.serve()?,
+            _ => self.consume()?,
+        }
+        for end in [CLIENT, SERVER] {
+            for event in std::mem::take(&mut self.nodes[end].events) {
+                self.handle(end, event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves some bytes out of one end and, perhaps others, into the other.
+    fn network(&mut self, from: usize) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        let most = if self.rng.chance(50) { 20 } else { 20_000 };
+        let n = 1 + self.rng.below(most);
+        self.nodes[from].transmit(n, &mut self.pipes[from].written, &mut bytes);
+        self.mutate_bytes(from, &mut bytes);
+        bytes.hash(&mut self.trace);
+        // A socket buffer of one frame is enough for progress.
+        self.pipes[from].bytes.extend(bytes);
+        let n = self.rng.below(self.pipes[from].bytes.len() + 1);
+        let chunk: Vec<u8> = self.pipes[from].bytes.drain(..n).collect();
+        self.nodes[1 - from].receive(&chunk, self.now, &mut BTreeMap::new())
+    }
+
+    fn mutate_bytes(&mut self, from: usize, bytes: &mut Vec<u8>) {
+        if self.mutated || bytes.len() < 16 || self.calls.len() < 5 {
+            return;
+        }
+        match self.plan.mutation {
+            Some(Mutation::LoseByte) => {
+                bytes.remove(self.rng.below(bytes.len()));
+            }
+            Some(Mutation::RepeatWrite) if from == CLIENT => bytes.extend_from_within(..),
+            _ => return,
+        }
+        self.mutated = true;
+    }
+
+    fn start_call(&mut self) {
+        let session = self.rng.below(self.sessions);
+        if self.to_start == 0 || !self.nodes[CLIENT].sessions[&session].live {
+            return;
+        }
+        self.to_start -= 1;
+        let kind = if self.plan.giants { Kind::Unary } else { Kind::ALL[self.rng.below(Kind::ALL.len())] };
+        let most = self.limits.max_message as usize;
+        let size = match self.rng.below(20) {
+            _ if self.plan.giants => most,
+            0 => self.rng.below(most.min(300_000)),
+            1..=4 => self.rng.below(5_000),
+            _ => self.rng.below(100),
+        };
+        let items = if size > 10_000 { self.rng.below(3) } else { self.rng.below(40) } as u32;
+        let spec = Spec { session, call: self.calls.len() as u64, kind, items, size: size as u32 };
+        let longest = if self.rng.chance(10) { 20_000.min(most - 25) } else { 60 };
+        let filler = if self.plan.giants { most - 25 } else { self.rng.below(longest) };
+        let timeout = (self.plan.impatient && self.rng.chance(30)).then(|| Duration::from_millis(1 + self.rng.below(300) as u64));
+        // Simulated time flies: no call that is not meant to expire may do so.
+        let timeout = timeout.or(Some(Duration::from_secs(3600)));
+        let fragile = self.plan.impatient;
+        let command =
+            OpenCommand { method: 0, timeout, body: spec.encode(filler).into(), more: kind.sends_items(), answer: kind.answer() };
+        let key = self.nodes[CLIENT].with(session, |core| core.open(command, spec.call)).expect("the session is open");
+        let call = Call { spec, key: Some(key), sent: 0, got: 0, streaming: false, outcome: None, fragile };
+        self.calls.insert((session, spec.call), call);
+    }
+
+    /// Somebody drops a call, or a server stops taking a stream.
+    fn lose_patience(&mut self) {
+        let open: Vec<_> = self.calls.iter().filter(|(_, call)| call.outcome.is_none()).map(|(id, _)| *id).collect();
+        if open.is_empty() || !self.rng.chance(20) {
+            return;
+        }
+        let id = open[self.rng.below(open.len())];
+        let call = self.calls.get_mut(&id).unwrap();
+        call.outcome = Some(Outcome::Dropped);
+        let key = call.key.take().unwrap();
+        self.nodes[CLIENT].with(id.0, |core| core.release(key));
+    }
+
+    fn handle(&mut self, end: usize, event: Event) -> Result<(), String> {
+        match event {
+            Event::Session(session, SessionEvent::Opened { key, body, more, one_way, .. }) => {
+                let spec = Spec::decode(&body)?;
+                if spec.session != session {
+                    return Err(format!("a call of session {} came to session {session}", spec.session));
+                }
+                if one_way != (spec.kind == Kind::OneWay) || more != spec.kind.sends_items() {
+                    return Err("the flags of OPEN are wrong".into());
+                }
+                let handler = Handler { session, key, spec, accepted: false, sent: 0, got: 0, input_over: !more, stopped: false };
+                self.handlers.push(handler);
+                // E9: live handlers never exceed the granted exchanges, also while cancels pour in.
+                let running = self.handlers.iter().filter(|handler| handler.session == session).count() as u64;
+                if running > self.limits.exchanges {
+                    return Err(format!("{running} handlers run where {} exchanges are granted", self.limits.exchanges));
+                }
+            }
+            Event::Session(session, SessionEvent::Cancelled(key)) | Event::Expired(session, key, Side::Acceptor)
+                if end == SERVER =>
+            {
+                for handler in self.handlers.iter_mut().filter(|handler| handler.session == session && handler.key == key) {
+                    handler.stopped = true;
+                }
+            }
+            Event::Session(_, SessionEvent::Aborted(reason)) => return Err(format!("aborted: {reason}")),
+            Event::Session(..) | Event::Expired(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Some handler does a piece of work.
+    fn serve(&mut self) -> Result<(), String> {
+        if self.handlers.is_empty() {
+            return Ok(());
+        }
+        let index = self.rng.below(self.handlers.len());
+        let handler = &mut self.handlers[index];
+        let (session, key, spec) = (handler.session, handler.key, handler.spec);
+        let mut done = handler.stopped;
+        if !done && !handler.input_over {
+            let mut batch = Batch::new();
+            match self.nodes[SERVER].with(session, |core| core.take_items(key, &mut batch)) {
+                Items::Ready => {
+                    while let Some(item) = batch.front() {
+                        if item != spec.item(handler.got) {
+                            return Err(format!("item {} of call {} is damaged", handler.got, spec.call));
+                        }
+                        handler.got += 1;
+                        batch.pop();
+                    }
+                }
+                Items::Ended if handler.got != spec.items => return Err("items are missing".into()),
+                Items::Ended => handler.input_over = true,
+                Items::Fault(_) if self.plan.impatient => done = true,
+                Items::Pending => {}
+                other => return Err(format!("the stream of a call broke: {other:?}")),
+            }
+        }
+        let node = &mut self.nodes[SERVER];
+        let answers = !done && self.rng.chance(50);
+        match spec.kind {
+            Kind::OneWay if answers => done = true,
+            Kind::Unary | Kind::Up | Kind::Error if answers && handler.input_over => {
+                if self.plan.mutation == Some(Mutation::ForgetAnswer) && !self.mutated {
+                    self.mutated = true;
+                } else {
+                    let to =
+                        if self.plan.mutation == Some(Mutation::CrossSessions) { self.rng.below(self.sessions) } else { session };
+                    let is_error = spec.kind == Kind::Error;
+                    if node.sessions.contains_key(&to) {
+                        node.with(to, |core| core.answer(key, spec.item(0).into(), is_error));
+                    }
+                }
+                done = true;
+            }
+            Kind::Down | Kind::Echo if !done => {
+                if !handler.accepted {
+                    handler.accepted = true;
+                    node.with(session, |core| core.accept(key));
+                }
+                let most = if spec.kind == Kind::Down { spec.items } else { handler.got };
+                let last = handler.input_over;
+                match node.with(session, |core| core.poll_send(key)) {
+                    None => done = true,
+                    Some(false) => {}
+                    Some(true) => {
+                        let mut batch = Batch::new();
+                        let until = most.min(handler.sent + 1 + self.rng.below(10) as u32);
+                        for item in handler.sent..until {
+                            batch.push(&spec.item(item));
+                        }
+                        handler.sent = until;
+                        let ends = last && until == spec.items;
+                        if !batch.is_empty() || ends {
+                            node.with(session, |core| core.send(key, &mut batch, ends));
+                        }
+                        done = ends;
+                    }
+                }
+            }
+            _ => {}
+        }
+        if done {
+            self.handlers.swap_remove(index);
+            if self.plan.mutation != Some(Mutation::KeepPlaces) {
+                self.nodes[SERVER].with(session, |core| core.handler_done(key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Some caller looks at its call.
+    fn consume(&mut self) -> Result<(), String> {
+        let open: Vec<_> = self.calls.iter().filter(|(_, call)| call.outcome.is_none()).map(|(id, _)| *id).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let id = open[self.rng.below(open.len())];
+        let call = self.calls.get_mut(&id).unwrap();
+        let (spec, key) = (call.spec, call.key.unwrap());
+        let node = &mut self.nodes[CLIENT];
+        let core = node.session(id.0);
+        if spec.kind.sends_items() && call.sent <= spec.items && core.poll_send(key) == Some(true) {
+            let mut batch = Batch::new();
+            let until = spec.items.min(call.sent + 1 + self.rng.below(10) as u32);
+            for item in call.sent..until {
+                batch.push(&spec.item(item));
+            }
+            let last = until == spec.items;
+            call.sent = if last { spec.items + 1 } else { until };
+            node.with(id.0, |core| core.send(key, &mut batch, last));
+        }
+        let outcome = if call.streaming {
+            Self::consume_items(node, call, key)?
+        } else if spec.kind == Kind::OneWay {
+            node.with(id.0, |core| core.release_sent(key)).then_some(Outcome::Done)
+        } else {
+            match node.with(id.0, |core| core.take_answer(key)) {
+                Answer::Pending => None,
+                Answer::Message(bytes) if spec.kind != Kind::Error && bytes == spec.item(0) => Some(Outcome::Done),
+                Answer::AppError(bytes) if spec.kind == Kind::Error && bytes == spec.item(0) => Some(Outcome::Done),
+                Answer::Stream if spec.kind.answer() == AnswerKind::Many => {
+                    call.streaming = true;
+                    None
+                }
+                Answer::Fault(fault) if call.fragile => Some(Outcome::Failed(fault.reason.code.0)),
+                other => return Err(format!("call {} got {}", spec.call, short(&other))),
+            }
+        };
+        if let Some(outcome) = outcome {
+            (spec.call, &outcome).hash(&mut self.trace);
+            call.outcome = Some(outcome);
+            call.key = None;
+        }
+        Ok(())
+    }
+
+    fn consume_items(node: &mut Node, call: &mut Call, key: ExchangeKey) -> Result<Option<Outcome>, String> {
+        let (session, mut batch) = (call.spec.session, Batch::new());
+        let outcome = match node.with(session, |core| core.take_items(key, &mut batch)) {
+            Items::Pending => return Ok(None),
+            Items::Ready => {
+                while let Some(item) = batch.front() {
+                    if item != call.spec.item(call.got) {
+                        return Err(format!("item {} of call {} is damaged", call.got, call.spec.call));
+                    }
+                    call.got += 1;
+                    batch.pop();
+                }
+                return Ok(None);
+            }
+            Items::Ended if call.got == call.spec.items => Outcome::Done,
+            Items::Fault(fault) if call.fragile => Outcome::Failed(fault.reason.code.0),
+            other => return Err(format!("the stream of call {} ended with {other:?} after {}", call.spec.call, call.got)),
+        };
+        node.with(session, |core| core.release(key));
+        Ok(Some(outcome))
+    }
+
+    /// All sessions leave their connection for a new one. Without a replay buffer this is for quiet moments only, but
+    /// it shows that nothing of a session lives in its connection.
+    fn move_sessions(&mut self) {
+        self.moves -= 1;
+        self.to_start = 10;
+        let mode = Mode::Multi;
+        let fresh = [
+            Node::new(Side::Initiator, mode, self.limits.clone(), self.now),
+            Node::new(Side::Acceptor, mode, self.limits.clone(), self.now),
+        ];
+        let [old_client, old_server] = std::mem::replace(&mut self.nodes, fresh);
+        self.pipes = Default::default();
+        let mut arriving: BTreeMap<usize, Session<User>> = BTreeMap::new();
+        for (index, mut attached) in old_server.sessions {
+            attached.core.detach();
+            arriving.insert(index, attached.core);
+        }
+        for (index, mut attached) in old_client.sessions {
+            attached.core.detach();
+            self.nodes[CLIENT].open(index, attached.core, &index.to_string());
+        }
+        while !arriving.is_empty() {
+            for from in [CLIENT, SERVER] {
+                let mut bytes = Vec::new();
+                self.nodes[from].transmit(usize::MAX, &mut self.pipes[from].written, &mut bytes);
+                self.nodes[1 - from].receive(&bytes, self.now, &mut arriving).expect("the handshake is quiet");
+            }
+        }
+    }
+
+    /// When all is over, nothing may be left: F3 at three levels, empty tables, equal counts.
+    fn check_residue(&mut self) -> Result<(), String> {
+        for end in [CLIENT, SERVER] {
+            let node = &self.nodes[end];
+            if node.held() != 0 {
+                return Err(format!("end {end} holds {} bytes of connection credit", node.held()));
+            }
+            for (index, attached) in &node.sessions {
+                if attached.core.live() != 0 || attached.core.held() != 0 {
+                    let (live, held) = (attached.core.live(), attached.core.held());
+                    return Err(format!("end {end} session {index}: {live} exchanges live, {held} bytes held"));
+                }
+                let (sent, received) = attached.core.counts();
+                let (peer_sent, peer_received) = self.nodes[1 - end].sessions[index].core.counts();
+                if (sent, received) != (peer_received, peer_sent) {
+                    return Err(format!("end {end} session {index}: counts differ"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn short(answer: &Answer) -> String {
+    match answer {
+        Answer::Message(bytes) => format!("a message of {} bytes", bytes.len()),
+        Answer::AppError(bytes) => format!("an application error of {} bytes", bytes.len()),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,6 @@
+//! A service is a trait.
+
+#[rpc::service]
+pub struct Kv;
+
+fn main() {}

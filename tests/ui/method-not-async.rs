@@ -1,0 +1,8 @@
+//! A call takes time.
+
+#[rpc::service]
+pub trait Kv {
+    fn get(&self) -> rpc::Result<()>;
+}
+
+fn main() {}
