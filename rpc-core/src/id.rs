@@ -61,6 +61,11 @@ pub struct ExchangeKey {
     pub(crate) generation: u32,
 }
 
+impl ExchangeKey {
+    /// The name of a call that is in no session: direct calls in this process.
+    pub const LOCAL: Self = Self { slot: u32::MAX, generation: u32::MAX };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -152,7 +152,7 @@ impl Request {
     pub fn done(self, result: Result<(), Error<Never>>) -> Reply {
         match result {
             Ok(()) | Err(Error::App(_)) => Reply::Done,
-            Err(Error::Fault(fault)) => Reply::Fault(fault),
+            Err(Error::Fault(fault)) => Reply::Fault(fault.run()),
         }
     }
 
@@ -164,7 +164,7 @@ impl Request {
     fn reply_error<E: AppError>(self, error: Error<E>) -> Reply {
         match error {
             Error::App(error) => self.encode(&error).map_or_else(Reply::fault, Reply::AppError),
-            Error::Fault(fault) => Reply::Fault(fault),
+            Error::Fault(fault) => Reply::Fault(fault.run()),
         }
     }
 

@@ -199,6 +199,13 @@ impl Fault {
         self
     }
 
+    /// The same fault as that of a handler which has run: a call that it made downstream may not have.
+    #[must_use]
+    pub(crate) fn run(mut self) -> Self {
+        self.0.may_have_run = true;
+        self
+    }
+
     /// The class.
     pub fn kind(&self) -> FaultKind {
         self.0.kind

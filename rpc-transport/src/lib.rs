@@ -1,1 +1,35 @@
+//! The tokio half of `rpc`: the driver, the handles of connections, sessions and calls, servers, and the backends.
+//! Applications use it through the facade crate `rpc`.
+//!
+//! ```text
+//! 4  server   connection → session → channel → call       local
+//! 3  driver → dispatch → handler
+//! 2  state → clock
+//! 1  tcp, memory → endpoint, stream, error
+//! ```
 
+mod call;
+mod channel;
+mod clock;
+mod connection;
+mod dispatch;
+mod driver;
+mod endpoint;
+mod error;
+mod handler;
+mod local;
+mod memory;
+mod server;
+mod session;
+mod state;
+mod stream;
+mod tcp;
+
+pub use call::Call;
+pub use channel::{Backend, Channel, Client};
+pub use connection::{Connection, ConnectionBuilder, connect};
+pub use endpoint::{Endpoint, EndpointError, ToEndpoint};
+pub use error::{OpenError, ServeError};
+pub use local::{IntoLocal, local};
+pub use server::{Server, ServerBuilder};
+pub use session::SessionBuilder;

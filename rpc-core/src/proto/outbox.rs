@@ -166,15 +166,22 @@ impl Outbox {
         self.control.extend_from_slice(bytes);
     }
 
-    /// How many bytes wait in all. The driver stops reading when this exceeds its bound (X1: owed replies are bounded).
-    pub fn waiting(&self) -> usize {
-        self.output.len() + self.control.len()
+    /// How many bytes of the control lane wait for the next swap. The driver stops reading when they exceed its bound
+    /// (X1: owed replies are bounded).
+    pub fn owed(&self) -> usize {
+        self.control.len()
     }
 
     /// Whether nothing waits: no bytes, no session, no credit to announce.
     #[inline]
     pub fn is_quiet(&self) -> bool {
         self.output.is_empty() && self.control.is_empty() && self.next_is_none() && !self.grant.is_due()
+    }
+
+    /// Whether the driver has anything to do: bytes, turns, credit, or deadlines without a time.
+    #[inline]
+    pub fn needs_driver(&self) -> bool {
+        !self.is_quiet() || !self.unstamped.is_empty()
     }
 
     #[inline]
@@ -281,12 +288,6 @@ impl Outbox {
     #[inline]
     pub fn release(&mut self, n: u64) {
         self.grant.release(n);
-    }
-
-    /// Whether the driver has something to do that it may not know of.
-    #[inline]
-    pub fn credit_due(&self) -> bool {
-        self.grant.is_due()
     }
 
     /// Appends a frame that takes `charge` of connection credit.

@@ -464,6 +464,12 @@ impl<U> Session<U> {
         self.drop_partial(key);
     }
 
+    /// A handler takes no more of its input: the peer is asked to stop sending it.
+    pub fn stop(&mut self, key: ExchangeKey) {
+        self.abandon_rx(key, Code::NO_ERROR);
+        self.queue(key);
+    }
+
     /// Takes the answer of a call that this side opened, if it has arrived. After anything but `Pending` and `Stream`
     /// the exchange is released.
     pub fn take_answer(&mut self, key: ExchangeKey) -> Answer {

@@ -1,0 +1,248 @@
+//! A call of this side: a future that does nothing before its first poll, takes options until then, and tells the peer
+//! to stop when it is dropped.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rpc_core::context;
+use rpc_core::id::ExchangeKey;
+use rpc_core::proto::{Answer, AnswerKind, ExchangeFault, OpenCommand, Session};
+use rpc_core::status::{Error, Fault, FaultKind, Never};
+use rpc_core::streaming::{Decoding, ItemEncoder, ItemSource};
+
+use crate::channel::Channel;
+use crate::handler::send_items;
+use crate::local::LocalCall;
+use crate::state::{AbortOnDrop, SessionItems, Slot, Task};
+
+/// A call, made by the methods of a generated client.
+///
+/// It is lazy: nothing is sent before it is first polled (or awaited). It borrows nothing, so it can be spawned. Set
+/// options on it before awaiting it:
+///
+/// ```ignore
+/// let value = kv.get("key").timeout(Duration::from_millis(50)).await?;
+/// ```
+///
+/// Without [`timeout`](Self::timeout) a call made inside of a handler has that handler's deadline, else the session's
+/// default (30 seconds; none for streams).
+///
+/// # Errors
+/// The method's own error as [`Error::App`], or a [`Fault`] that says whether the call may have run.
+///
+/// # Cancel safety
+/// Dropping a call that was polled tells the peer to stop; the handler is dropped there. Whether it had run already is
+/// not known then. Dropping one that was never polled sends nothing.
+#[must_use = "a call does nothing before it is awaited"]
+pub struct Call<T, E = Never> {
+    state: State<T, E>,
+    timeout: Option<Duration>,
+    inherited: Option<Instant>,
+}
+
+enum State<T, E> {
+    Remote(Box<Remote<T, E>>),
+    Local(LocalCall<T, E>),
+    Failed(Fault),
+    Over,
+}
+
+/// A call over a session.
+struct Remote<T, E> {
+    channel: Channel,
+    request: Option<Prepared>,
+    answer: AnswerKind,
+    key: Option<ExchangeKey>,
+    finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+}
+
+/// A call before its first poll.
+struct Prepared {
+    method: u32,
+    body: Vec<u8>,
+    items: Option<Box<dyn ItemEncoder>>,
+}
+
+/// What came back.
+pub(crate) enum Received {
+    Message(Vec<u8>),
+    AppError(Vec<u8>),
+    Stream(Box<dyn ItemSource>),
+    Sent,
+}
+
+impl<T, E> Call<T, E> {
+    /// A call over a session.
+    pub(crate) fn remote(
+        channel: &Channel,
+        method: u32,
+        body: Vec<u8>,
+        items: Option<Box<dyn ItemEncoder>>,
+        answer: AnswerKind,
+        finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+    ) -> Self {
+        let request = Some(Prepared { method, body, items });
+        let remote = Remote { channel: channel.clone(), request, answer, key: None, finish };
+        Self { state: State::Remote(Box::new(remote)), timeout: None, inherited: None }
+    }
+
+    /// A call that has failed already.
+    pub(crate) fn failed(fault: Fault) -> Self {
+        Self { state: State::Failed(fault), timeout: None, inherited: None }
+    }
+
+    /// A call in this process: `future` runs when the call is polled. For generated clients.
+    #[doc(hidden)]
+    pub fn local<F>(future: F) -> Self
+    where
+        F: Future<Output = Result<T, Error<E>>> + Send + 'static,
+    {
+        Self { state: State::Local(LocalCall::new(Box::pin(future))), timeout: None, inherited: None }
+    }
+
+    /// Gives the call so much time from its first poll. A handler's own deadline is kept if it is earlier.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Makes the call within the context of another: it ends with that one's deadline at the latest.
+    pub fn in_context(mut self, context: &context::Context) -> Self {
+        self.inherited = context.deadline();
+        self
+    }
+}
+
+/// The time that a call has, from its own option and the deadline of the call that it is made for.
+fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
+    let inherited = inherited.or_else(|| context::Context::current().deadline());
+    let inherited = inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    match (timeout, inherited) {
+        (Some(own), Some(inherited)) => Some(own.min(inherited)),
+        (own, inherited) => own.or(inherited),
+    }
+}
+
+// Nothing in it is pinned in place.
+impl<T, E> Unpin for Call<T, E> {}
+
+impl<T, E> Future for Call<T, E> {
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { state, timeout, inherited } = &mut *self;
+        let result = match state {
+            State::Remote(remote) => remote.poll(cx, *timeout, *inherited),
+            State::Local(local) => local.poll(cx, || time_left(*timeout, *inherited)),
+            State::Failed(_) | State::Over => match std::mem::replace(state, State::Over) {
+                State::Failed(fault) => Poll::Ready(Err(Error::Fault(fault))),
+                _ => panic!("a call is polled behind its end"),
+            },
+        };
+        if result.is_ready() {
+            *state = State::Over;
+        }
+        result
+    }
+}
+
+impl<T, E> Remote<T, E> {
+    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>, inherited: Option<Instant>) -> Poll<Result<T, Error<E>>> {
+        if let Some(request) = self.request.take() {
+            let timeout = time_left(timeout, inherited);
+            if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                return Poll::Ready(Err(Fault::new(FaultKind::Deadline, "").not_run().into()));
+            }
+            if let Err(fault) = self.open(request, timeout, cx) {
+                return Poll::Ready(Err(Fault::from(fault).into()));
+            }
+            if self.answer != AnswerKind::None {
+                return Poll::Pending;
+            }
+        }
+        let Some(key) = self.key else { return Poll::Pending };
+        let received = if self.answer == AnswerKind::None {
+            match self.channel.state().poll_sent(key, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => Received::Sent,
+            }
+        } else {
+            match self.take_answer(key, cx) {
+                Answer::Pending => return Poll::Pending,
+                Answer::Message(bytes) => Received::Message(bytes),
+                Answer::AppError(bytes) => Received::AppError(bytes),
+                Answer::Stream => Received::Stream(self.items(key)),
+                Answer::Fault(fault) => {
+                    self.key = None;
+                    return Poll::Ready(Err(Fault::from(fault).into()));
+                }
+            }
+        };
+        self.key = None;
+        Poll::Ready((self.finish)(&self.channel.decoding(), received))
+    }
+
+    fn open(&mut self, request: Prepared, timeout: Option<Duration>, cx: &Context<'_>) -> Result<(), ExchangeFault> {
+        let Prepared { method, body, items } = request;
+        let command = OpenCommand { method, timeout, body: body.into(), more: items.is_some(), answer: self.answer };
+        let state = self.channel.state();
+        let key = state.act(|session| session.open(command, Slot::reading(cx.waker())))?;
+        self.key = Some(key);
+        if let (Some(items), Some(runtime)) = (items, state.runtime()) {
+            let session = Arc::clone(state);
+            let task = runtime.spawn(async move { send_items(&session, key, items, None).await });
+            let task = Task::Sender(AbortOnDrop(task.abort_handle()));
+            if let Some(slot) = state.lock().proto.user(key) {
+                slot.task = Some(task);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answer(&self, key: ExchangeKey, cx: &Context<'_>) -> Answer {
+        let mut core = self.channel.state().lock();
+        let answer = core.proto.take_answer(key);
+        if answer == Answer::Pending
+            && let Some(slot) = core.proto.user(key)
+        {
+            match &mut slot.reader {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        let wake = core.flush();
+        drop(core);
+        wake.fire();
+        answer
+    }
+
+    /// The exchange passes from the call to the stream of its items.
+    fn items(&self, key: ExchangeKey) -> Box<dyn ItemSource> {
+        let session = Arc::clone(self.channel.state());
+        Box::new(SessionItems { session, key, on_drop: Session::release, _keep: self.channel.clone() })
+    }
+}
+
+impl<T, E> Drop for Remote<T, E> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.channel.state().act(|session| session.release(key));
+        }
+    }
+}
+
+impl<T, E> fmt::Debug for Call<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Remote(remote) if remote.key.is_some() => "under way",
+            State::Remote(_) => "not sent",
+            State::Local(_) => "local",
+            State::Failed(_) | State::Over => "over",
+        };
+        f.debug_struct("Call").field("state", &state).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}

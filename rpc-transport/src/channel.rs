@@ -1,0 +1,250 @@
+//! A session as a generated client sees it: arguments in, calls out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_core::Stream;
+use rpc_core::code::Code;
+use rpc_core::proto::AnswerKind;
+use rpc_core::service::ServiceInfo;
+use rpc_core::status::{AppError, Error, Fault, FaultKind, Never};
+use rpc_core::streaming::{Decoding, ItemEncoder, StreamEncoder, Streaming};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Call, Received};
+use crate::connection::Guard;
+use crate::state::SessionState;
+
+/// Room for encoded arguments from the start, in bytes: most calls fit, and more grows.
+const ARGUMENTS: usize = 128;
+
+/// What generated clients are made from. Implemented by the macro.
+pub trait Client: Sized {
+    /// The service that the client speaks to.
+    fn info() -> &'static ServiceInfo;
+
+    /// A client over a session.
+    fn from_channel(channel: Channel) -> Self;
+}
+
+/// Where a client's calls go. Used by generated code.
+#[derive(Debug)]
+pub enum Backend<D: ?Sized> {
+    /// Over a session.
+    Remote(Channel),
+    /// Straight to a service in this process.
+    Local(Arc<D>),
+}
+
+impl<D: ?Sized> Clone for Backend<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Remote(channel) => Self::Remote(channel.clone()),
+            Self::Local(service) => Self::Local(Arc::clone(service)),
+        }
+    }
+}
+
+/// A session with a service. Clones share it; when the last one is gone, with the calls and streams made from it, the
+/// session closes.
+#[derive(Clone)]
+pub struct Channel(Arc<Inner>);
+
+struct Inner {
+    state: Arc<SessionState>,
+    decoding: Decoding,
+    /// From this side's method numbers to the peer's, where they differ.
+    methods: Option<Vec<Option<u32>>>,
+    info: &'static ServiceInfo,
+    _connection: Arc<Guard>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.state.act(|session| session.close());
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(
+        state: Arc<SessionState>,
+        decoding: Decoding,
+        methods: Option<Vec<Option<u32>>>,
+        info: &'static ServiceInfo,
+        connection: Arc<Guard>,
+    ) -> Self {
+        Self(Arc::new(Inner { state, decoding, methods, info, _connection: connection }))
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> &Arc<SessionState> {
+        &self.0.state
+    }
+
+    #[inline]
+    pub(crate) fn decoding(&self) -> Decoding {
+        self.0.decoding
+    }
+
+    #[inline]
+    fn prepare<A: Serialize>(&self, method: u32, args: &A) -> Result<(u32, Vec<u8>), Fault> {
+        let mut body = Vec::with_capacity(ARGUMENTS);
+        if let Err(error) = self.0.decoding.codec.encode(args, &mut body) {
+            return Err(Fault::new(FaultKind::Incompatible, format!("the arguments cannot be encoded: {error}")).not_run());
+        }
+        match &self.0.methods {
+            None => Ok((method, body)),
+            Some(methods) => match methods.get(method as usize).copied().flatten() {
+                Some(method) => Ok((method, body)),
+                None => Err(self.unknown(method)),
+            },
+        }
+    }
+
+    fn unknown(&self, method: u32) -> Fault {
+        let name = self.0.info.methods.get(method as usize).map_or("?", |method| method.name);
+        Fault::from_code(Code::UNKNOWN_METHOD, format!("the peer's {} has no method `{name}`", self.0.info.name), false)
+    }
+
+    #[inline]
+    fn call<A: Serialize, T, E>(
+        &self,
+        method: u32,
+        args: &A,
+        items: Option<Box<dyn ItemEncoder>>,
+        answer: AnswerKind,
+        finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+    ) -> Call<T, E> {
+        match self.prepare(method, args) {
+            Ok((method, body)) => Call::remote(self, method, body, items, answer, finish),
+            Err(fault) => Call::failed(fault),
+        }
+    }
+
+    fn encoder<WI, I, S>(&self, items: S) -> Option<Box<dyn ItemEncoder>>
+    where
+        S: Stream<Item = Result<I, Error<Never>>> + Send + 'static,
+        WI: Serialize + From<I> + 'static,
+    {
+        Some(Box::new(StreamEncoder::<S, WI, Never>::new(items, self.0.decoding.codec)))
+    }
+
+    /// One message each way.
+    #[inline]
+    pub fn unary<A, W, T, E>(&self, method: u32, args: &A) -> Call<T, E>
+    where
+        A: Serialize,
+        W: DeserializeOwned + Into<T>,
+        E: AppError,
+    {
+        self.call(method, args, None, AnswerKind::One, message::<W, T, E>)
+    }
+
+    /// One message, no answer.
+    pub fn one_way<A: Serialize>(&self, method: u32, args: &A) -> Call<(), Never> {
+        self.call(method, args, None, AnswerKind::None, |_, _| Ok(()))
+    }
+
+    /// One message up, items down.
+    pub fn server_stream<A, W, T, E2, E>(&self, method: u32, args: &A) -> Call<Streaming<T, E2>, E>
+    where
+        A: Serialize,
+        W: DeserializeOwned + Into<T>,
+        E2: AppError,
+        E: AppError,
+    {
+        self.call(method, args, None, AnswerKind::Many, stream::<W, T, E2, E>)
+    }
+
+    /// Items up, one answer.
+    pub fn client_stream<A, WI, I, S, W, T, E>(&self, method: u32, args: &A, items: S) -> Call<T, E>
+    where
+        A: Serialize,
+        WI: Serialize + From<I> + 'static,
+        I: 'static,
+        S: Stream<Item = I> + Send + 'static,
+        W: DeserializeOwned + Into<T>,
+        E: AppError,
+    {
+        self.client_stream_of::<A, WI, I, W, T, E>(method, args, Streaming::new(items))
+    }
+
+    /// The same with a stream that can break.
+    pub fn client_stream_of<A, WI, I, W, T, E>(&self, method: u32, args: &A, items: Streaming<I>) -> Call<T, E>
+    where
+        A: Serialize,
+        WI: Serialize + From<I> + 'static,
+        I: 'static,
+        W: DeserializeOwned + Into<T>,
+        E: AppError,
+    {
+        self.call(method, args, self.encoder::<WI, I, _>(items), AnswerKind::One, message::<W, T, E>)
+    }
+
+    /// Items both ways.
+    pub fn bidi_stream<A, WI, I, S, W, T, E2, E>(&self, method: u32, args: &A, items: S) -> Call<Streaming<T, E2>, E>
+    where
+        A: Serialize,
+        WI: Serialize + From<I> + 'static,
+        I: 'static,
+        S: Stream<Item = I> + Send + 'static,
+        W: DeserializeOwned + Into<T>,
+        E2: AppError,
+        E: AppError,
+    {
+        self.bidi_stream_of::<A, WI, I, W, T, E2, E>(method, args, Streaming::new(items))
+    }
+
+    /// The same with a stream that can break.
+    pub fn bidi_stream_of<A, WI, I, W, T, E2, E>(&self, method: u32, args: &A, items: Streaming<I>) -> Call<Streaming<T, E2>, E>
+    where
+        A: Serialize,
+        WI: Serialize + From<I> + 'static,
+        I: 'static,
+        W: DeserializeOwned + Into<T>,
+        E2: AppError,
+        E: AppError,
+    {
+        self.call(method, args, self.encoder::<WI, I, _>(items), AnswerKind::Many, stream::<W, T, E2, E>)
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("service", &self.0.info.name).finish_non_exhaustive()
+    }
+}
+
+fn app_error<T, E: AppError>(decoding: &Decoding, bytes: &[u8]) -> Result<T, Error<E>> {
+    Err(Error::App(decoding.decode(bytes)?))
+}
+
+fn unexpected<T, E>() -> Result<T, Error<E>> {
+    Err(Fault::new(FaultKind::Incompatible, "the peer answered in another form than the method has").into())
+}
+
+fn message<W, T, E>(decoding: &Decoding, received: Received) -> Result<T, Error<E>>
+where
+    W: DeserializeOwned + Into<T>,
+    E: AppError,
+{
+    match received {
+        Received::Message(bytes) => Ok(decoding.decode::<W>(&bytes)?.into()),
+        Received::AppError(bytes) => app_error(decoding, &bytes),
+        Received::Stream(_) | Received::Sent => unexpected(),
+    }
+}
+
+fn stream<W, T, E2, E>(decoding: &Decoding, received: Received) -> Result<Streaming<T, E2>, Error<E>>
+where
+    W: DeserializeOwned + Into<T>,
+    E2: AppError,
+    E: AppError,
+{
+    match received {
+        Received::Stream(source) => Ok(Streaming::remote::<W>(source, *decoding)),
+        Received::AppError(bytes) => app_error(decoding, &bytes),
+        Received::Message(_) | Received::Sent => unexpected(),
+    }
+}

@@ -1,0 +1,177 @@
+//! From a call that arrived whole to its handler: the first poll in the driver's own turn, outside of every lock, then
+//! a task if it has to wait (docs/ARCHITECTURE.md, "Handlers").
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use rpc_core::code::Code;
+use rpc_core::context;
+use rpc_core::id::ExchangeKey;
+use rpc_core::proto::{Session, SessionEvent, Time};
+use rpc_core::service::{MethodInfo, Reply, Request, Service};
+use rpc_core::streaming::Decoding;
+use rpc_core::wire::frame::Reason;
+use tokio::runtime::Handle;
+
+use crate::clock;
+use crate::handler::{Running, run, run_stream, settle};
+use crate::state::{SessionItems, SessionState, Slot, Task};
+
+/// Arguments over this size are decoded in a task of their own, in bytes: decoding them could hold the connection.
+const INLINE_ARGUMENTS: usize = 64 * 1024;
+
+/// A method whose first poll took longer than this is given a task of its own from then on.
+const INLINE_TIME: Duration = Duration::from_micros(500);
+
+/// One call in so many is timed; the plain path reads no clock.
+const SAMPLE: u32 = 16;
+
+/// The services of a listener, by name.
+#[derive(Default)]
+pub(crate) struct Services(HashMap<&'static str, Arc<Offered>>);
+
+/// A service as it is offered.
+pub(crate) struct Offered {
+    pub(crate) service: Arc<dyn Service>,
+    /// Whether peers are trusted not to send messages that are expensive to decode.
+    pub(crate) trusted: bool,
+    methods: Vec<MethodState>,
+}
+
+/// What is learnt about a method while it runs.
+#[derive(Default)]
+struct MethodState {
+    calls: AtomicU32,
+    slow: AtomicBool,
+}
+
+impl Services {
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// If one of its name is there already.
+    pub(crate) fn add(&mut self, service: Arc<dyn Service>, trusted: bool) -> Result<(), String> {
+        let info = service.info();
+        let methods = info.methods.iter().map(|_| MethodState::default()).collect();
+        match self.0.insert(info.name, Arc::new(Offered { service, trusted, methods })) {
+            None => Ok(()),
+            Some(_) => Err(format!("two services are named `{}`: give one of the traits another name", info.name)),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Offered>> {
+        self.0.get(name)
+    }
+
+    /// The names, for the refusal of an unknown one.
+    pub(crate) fn names(&self) -> String {
+        let mut names: Vec<&str> = self.0.keys().copied().collect();
+        names.sort_unstable();
+        names.join(", ")
+    }
+}
+
+/// A call on its way to its handler.
+pub(crate) struct Arrival {
+    pub(crate) key: ExchangeKey,
+    method: u32,
+    deadline: Option<Duration>,
+    body: Vec<u8>,
+    more: bool,
+    one_way: bool,
+}
+
+impl Offered {
+    /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
+    pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent) -> Option<Arrival> {
+        let SessionEvent::Opened { key, method, timeout, body, more, one_way } = event else { return None };
+        match self.method(method, more, one_way) {
+            Ok(info) => {
+                let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key)));
+                Some(Arrival { key, method, deadline, body, more, one_way })
+            }
+            Err(reason) => {
+                session.reset(key, reason);
+                session.handler_done(key);
+                None
+            }
+        }
+    }
+
+    fn method(&self, method: u32, more: bool, one_way: bool) -> Result<&'static MethodInfo, Reason> {
+        use rpc_core::service::MethodKind::{BidiStream, ClientStream, OneWay};
+        let info = self.service.info();
+        let Some(method) = info.methods.get(method as usize) else {
+            return Err(Reason::new(Code::UNKNOWN_METHOD, format!("{} has no method number {method}", info.name)));
+        };
+        let kind = method.kind;
+        if more != matches!(kind, ClientStream | BidiStream) || one_way != (kind == OneWay) {
+            let text = format!("{}/{} is {kind:?}, and was called otherwise", info.name, method.name);
+            return Err(Reason::new(Code::BAD_ARGUMENTS, text));
+        }
+        Ok(method)
+    }
+
+    /// Starts the handler. The locks are open.
+    pub(crate) fn start(&self, session: &Arc<SessionState>, arrival: Arrival, decoding: Decoding, now: Time, runtime: &Handle) {
+        let Arrival { key, method, deadline, body, more, one_way } = arrival;
+        let large = body.len() > INLINE_ARGUMENTS;
+        let deadline = deadline.map(|timeout| clock::instant(now.after(timeout)));
+        let context = context::Context::new(session.clone(), key, deadline);
+        let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
+            Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })
+        });
+        let future = self.service.call(Request::new(method, body, decoding, context.clone(), input));
+        let mut running = Running { future, context: Some(context) };
+        let state = &self.methods[method as usize];
+        if !large && !state.slow.load(Ordering::Relaxed) {
+            match state.poll(&mut running) {
+                Poll::Ready(Reply::Stream(items)) => {
+                    let context = running.context.take();
+                    drop(running);
+                    session.act(|session| session.accept(key));
+                    let task = runtime.spawn(run_stream(session.clone(), key, items, context));
+                    return attach(session, key, Task::Handler(task.abort_handle()));
+                }
+                Poll::Ready(reply) => {
+                    drop(running);
+                    return session.act(|session| {
+                        settle(session, key, reply);
+                        session.handler_done(key);
+                    });
+                }
+                Poll::Pending => {}
+            }
+        }
+        let task = runtime.spawn(run(session.clone(), key, running)).abort_handle();
+        attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
+    }
+}
+
+/// Remembers what to stop when nobody waits for the exchange any more. The driver alone cancels, and it is the one
+/// who spawned, so no cancellation falls in between.
+fn attach(session: &SessionState, key: ExchangeKey, task: Task) {
+    if let Some(slot) = session.lock().proto.user(key) {
+        slot.task = Some(task);
+    }
+}
+
+impl MethodState {
+    /// The first poll. The waker does nothing: a handler that waits is polled again by its task.
+    #[inline]
+    fn poll(&self, running: &mut Running) -> Poll<Reply> {
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.calls.fetch_add(1, Ordering::Relaxed) % SAMPLE != 0 {
+            return running.poll(&mut cx);
+        }
+        let before = Instant::now();
+        let polled = running.poll(&mut cx);
+        if before.elapsed() > INLINE_TIME {
+            self.slow.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}

@@ -1,0 +1,65 @@
+//! The in-process backend: connections within this process over the same protocol, found by name.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+
+use crate::stream::Connected;
+
+/// Bytes under way in each direction: a batch and a large frame.
+const BUFFER: usize = 512 * 1024;
+
+/// Connections that wait to be accepted, as for a TCP listener.
+const BACKLOG: usize = 128;
+
+static LISTENERS: LazyLock<Mutex<HashMap<String, mpsc::Sender<DuplexStream>>>> = LazyLock::new(Mutex::default);
+
+fn listeners() -> std::sync::MutexGuard<'static, HashMap<String, mpsc::Sender<DuplexStream>>> {
+    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name in use. Dropping it frees the name.
+pub(crate) struct MemoryListener {
+    name: String,
+    incoming: mpsc::Receiver<DuplexStream>,
+}
+
+/// Takes a name.
+pub(crate) fn listen(name: &str) -> io::Result<MemoryListener> {
+    let mut listeners = listeners();
+    if listeners.contains_key(name) {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "the name is taken in this process"));
+    }
+    let (sender, incoming) = mpsc::channel(BACKLOG);
+    listeners.insert(name.to_owned(), sender);
+    Ok(MemoryListener { name: name.to_owned(), incoming })
+}
+
+/// Connects to a name.
+pub(crate) async fn connect(name: &str) -> io::Result<Connected> {
+    let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody in this process listens under that name");
+    let sender = listeners().get(name).cloned().ok_or_else(refused)?;
+    let (ours, theirs) = tokio::io::duplex(BUFFER);
+    sender.send(theirs).await.map_err(|_| refused())?;
+    Ok(Connected { io: Box::new(ours), peer: format!("mem://{name}") })
+}
+
+impl MemoryListener {
+    /// The next connection.
+    pub(crate) async fn accept(&mut self) -> io::Result<Connected> {
+        match self.incoming.recv().await {
+            Some(io) => Ok(Connected { io: Box::new(io), peer: format!("mem://{}", self.name) }),
+            // The name is ours until we drop it, so its sender is in the table.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for MemoryListener {
+    fn drop(&mut self) {
+        listeners().remove(&self.name);
+    }
+}

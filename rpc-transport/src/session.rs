@@ -1,0 +1,99 @@
+//! Opening sessions on a connection.
+
+use std::sync::Arc;
+
+use rpc_core::codec::Codec;
+use rpc_core::context::Peer;
+use rpc_core::id::Side;
+use rpc_core::proto::{ConnectionError, Limits, Session};
+use rpc_core::service::ServiceInfo;
+use rpc_core::streaming::Decoding;
+use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+use tokio::sync::oneshot;
+
+use crate::channel::{Channel, Client};
+use crate::connection::Guard;
+use crate::error::OpenError;
+use crate::state::{Command, SessionState};
+
+/// A session to be opened, made by [`Connection::session`](crate::Connection::session).
+#[derive(Debug)]
+#[must_use = "a session is opened by `open`"]
+pub struct SessionBuilder {
+    guard: Arc<Guard>,
+    limits: Limits,
+    trusted: bool,
+}
+
+impl SessionBuilder {
+    pub(crate) fn new(guard: Arc<Guard>, limits: Limits) -> Self {
+        Self { guard, limits, trusted: false }
+    }
+
+    /// How many bytes the peer may send ahead of the application, in the session and on each of its streams. At least
+    /// 512; default 1 MiB, of which a stream may take 256 KiB.
+    pub fn window(mut self, bytes: u64) -> Self {
+        self.limits.session_window = bytes;
+        self.limits.stream_window = self.limits.stream_window.min(bytes);
+        self
+    }
+
+    /// Decodes the peer's answers without limits of depth, items and memory, which makes large answers of many small
+    /// values cheaper. Only for peers that are trusted as much as this process itself.
+    pub fn trusted(mut self) -> Self {
+        self.trusted = true;
+        self
+    }
+
+    /// Opens the session with the service that `C` is the client of. One round trip.
+    ///
+    /// # Errors
+    /// [`OpenError::Config`] for a window that is too small, [`OpenError::Rejected`] if the peer does not offer the
+    /// service, [`OpenError::Connection`] if the connection is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the session up; the connection stays.
+    pub async fn open<C: Client>(self) -> Result<C, OpenError> {
+        self.limits.check().map_err(OpenError::Config)?;
+        let info = C::info();
+        let link = self.guard.link();
+        let open = SessionOpen {
+            service: info.name.to_owned(),
+            fingerprint: info.fingerprint,
+            codecs: Codec::ALL.iter().map(|codec| codec.wire_id()).collect(),
+            windows: self.limits.windows(),
+        };
+        let proto = Session::new(Side::Initiator, self.limits.session());
+        let state = SessionState::new(proto, Arc::clone(link), Peer::new(self.guard.peer()));
+        let (done, opened) = oneshot::channel();
+        link.command(Command::Open { session: Arc::clone(&state), open, done });
+        let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
+        let SessionAccept { codec, methods, .. } = opened?;
+        let codec = Codec::from_wire_id(codec).unwrap_or_default();
+        let decoding = Decoding { codec, limits: (!self.trusted).then(Default::default) };
+        let methods = methods.map(|theirs| map_methods(info, &theirs));
+        Ok(C::from_channel(Channel::new(state, decoding, methods, info, self.guard)))
+    }
+}
+
+/// From this side's method numbers to those of a peer with another set of methods.
+fn map_methods(info: &ServiceInfo, theirs: &[u64]) -> Vec<Option<u32>> {
+    let number = |hash: &u64| theirs.iter().position(|their| their == hash).map(|at| at as u32);
+    info.methods.iter().map(|method| number(&method.hash)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rpc_core::service::{MethodInfo, MethodKind};
+
+    #[test]
+    fn methods_are_found_by_their_hash() {
+        const METHODS: &[MethodInfo] = &[
+            MethodInfo { name: "a", hash: 10, kind: MethodKind::Unary },
+            MethodInfo { name: "b", hash: 20, kind: MethodKind::Unary },
+        ];
+        let info = ServiceInfo { name: "X", methods: METHODS, fingerprint: 0 };
+        assert_eq!(map_methods(&info, &[5, 20]), [None, Some(1)]);
+    }
+}

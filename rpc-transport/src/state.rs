@@ -1,0 +1,359 @@
+//! What tasks share: a lock for each session, and one for each connection's outbox. The order is session, then
+//! connection; no user code runs and no socket is touched under either, and wakers are fired behind both.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use rpc_core::context::{CallHost, Peer};
+use rpc_core::id::ExchangeKey;
+use rpc_core::proto::outbox::SessionSlot;
+use rpc_core::proto::{Batch, ConnectionError, Items, Outbox, Session};
+use rpc_core::streaming::ItemSource;
+use rpc_core::wire::frame::Reason;
+use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::error::OpenError;
+
+/// Locks what no panic can leave half done: the pure values check before they change.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The part of a connection that everybody reaches.
+pub(crate) struct Link {
+    state: Mutex<LinkState>,
+    /// Where handlers and senders of streams run.
+    pub(crate) runtime: Handle,
+}
+
+pub(crate) struct LinkState {
+    pub(crate) out: Outbox,
+    pub(crate) commands: Vec<Command>,
+    /// The driver's waker, while it waits.
+    pub(crate) driver: Option<Waker>,
+    /// Why there is no driver any more.
+    pub(crate) closed: Option<ConnectionError>,
+    pub(crate) on_close: Vec<Waker>,
+}
+
+/// What the driver is asked to do.
+pub(crate) enum Command {
+    Open {
+        session: Arc<SessionState>,
+        open: SessionOpen,
+        done: oneshot::Sender<Result<SessionAccept, OpenError>>,
+    },
+    /// Everybody let go of a session, and both sides have said so.
+    Forget(SessionSlot),
+    /// Write what is queued, say goodbye, end.
+    Close,
+}
+
+impl Link {
+    pub(crate) fn new(window: u64, runtime: Handle) -> Arc<Self> {
+        let state =
+            LinkState { out: Outbox::new(window), commands: Vec::new(), driver: None, closed: None, on_close: Vec::new() };
+        Arc::new(Self { state: Mutex::new(state), runtime })
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LinkState> {
+        lock(&self.state)
+    }
+
+    /// Asks the driver for something. Where it is gone, the command is dropped, and with it whoever waits for it.
+    pub(crate) fn command(&self, command: Command) {
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        state.commands.push(command);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    pub(crate) fn closed(&self) -> Option<ConnectionError> {
+        self.lock().closed.clone()
+    }
+
+    /// Ready with the reason once the connection has ended.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        let mut state = self.lock();
+        if let Some(error) = &state.closed {
+            return Poll::Ready(error.clone());
+        }
+        if !state.on_close.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.on_close.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// What the transport attaches to an exchange.
+#[derive(Default)]
+pub(crate) struct Slot {
+    /// Whoever waits for an answer or for items.
+    pub(crate) reader: Option<Waker>,
+    /// Whoever waits for the queue to drain.
+    pub(crate) sender: Option<Waker>,
+    /// The handler, or the sender of a stream.
+    pub(crate) task: Option<Task>,
+    /// Nobody waits for the answer any more.
+    pub(crate) abandoned: bool,
+    /// Those who want to know of that.
+    watchers: Watchers,
+}
+
+/// A task that ends with its exchange.
+pub(crate) enum Task {
+    /// A running handler: its end gives the exchange's place back, so it must be seen through.
+    Handler(AbortHandle),
+    /// A running handler that nobody waits for: it outlives an orderly end of its session.
+    OneWay(AbortHandle),
+    /// The sender of a stream of this side.
+    Sender(AbortOnDrop),
+}
+
+/// A task that is aborted when it is let go of.
+pub(crate) struct AbortOnDrop(pub(crate) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Wakers that fire when they are let go of.
+#[derive(Default)]
+struct Watchers(Vec<Waker>);
+
+impl Drop for Watchers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Slot {
+    pub(crate) fn reading(waker: &Waker) -> Self {
+        Self { reader: Some(waker.clone()), ..Self::default() }
+    }
+
+    /// The peer or the clock ended it: the handler stops, and so does all that hangs on it.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.watchers = Watchers::default();
+        match &self.task {
+            Some(Task::Handler(task) | Task::OneWay(task) | Task::Sender(AbortOnDrop(task))) => task.abort(),
+            None => {}
+        }
+    }
+}
+
+fn register(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(known) => known.clone_from(waker),
+        None => *place = Some(waker.clone()),
+    }
+}
+
+/// The part of a session that everybody reaches.
+pub(crate) struct SessionState {
+    core: Mutex<SessionCore>,
+    peer: Peer,
+}
+
+pub(crate) struct SessionCore {
+    pub(crate) proto: Session<Slot>,
+    pub(crate) link: Option<Arc<Link>>,
+    forgotten: bool,
+}
+
+/// Wakers to be fired once the locks are open.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Wake {
+    driver: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wake {
+    #[inline]
+    pub(crate) fn fire(self) {
+        if let Some(driver) = self.driver {
+            driver.wake();
+        }
+        for waker in self.others {
+            waker.wake();
+        }
+    }
+}
+
+impl SessionState {
+    pub(crate) fn new(proto: Session<Slot>, link: Arc<Link>, peer: Peer) -> Arc<Self> {
+        Arc::new(Self { core: Mutex::new(SessionCore { proto, link: Some(link), forgotten: false }), peer })
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionCore> {
+        lock(&self.core)
+    }
+
+    /// Does something with the session, brings what follows on its way, and wakes whom it concerns.
+    #[inline]
+    pub(crate) fn act<R>(&self, act: impl FnOnce(&mut Session<Slot>) -> R) -> R {
+        let mut core = self.lock();
+        let result = act(&mut core.proto);
+        let wake = core.flush();
+        drop(core);
+        wake.fire();
+        result
+    }
+
+    /// The runtime of the connection that the session is on, if it is on one.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.lock().link.as_ref().map(|link| link.runtime.clone())
+    }
+
+    /// Whether the next batch may be sent; `false` if no more can be.
+    pub(crate) fn poll_send(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut core = self.lock();
+        match core.proto.poll_send(key) {
+            None => Poll::Ready(false),
+            Some(true) => Poll::Ready(true),
+            Some(false) => {
+                if let Some(slot) = core.proto.user(key) {
+                    register(&mut slot.sender, cx.waker());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether a one-way call is on its way.
+    pub(crate) fn poll_sent(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
+        let mut core = self.lock();
+        if core.proto.release_sent(key) {
+            let wake = core.flush();
+            drop(core);
+            wake.fire();
+            return Poll::Ready(());
+        }
+        if let Some(slot) = core.proto.user(key) {
+            register(&mut slot.sender, cx.waker());
+        }
+        Poll::Pending
+    }
+
+    /// Wakes everyone and stops the handlers of a session that has failed. `orderly`: the peer closed it as it should,
+    /// so calls that want no answer run on.
+    pub(crate) fn ended(&self, reason: Reason, orderly: bool) {
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        core.proto.fail(reason);
+        core.link = None;
+        for (_, _, slot) in core.proto.users() {
+            wakers.extend(slot.reader.take());
+            wakers.extend(slot.sender.take());
+            if !(orderly && matches!(slot.task, Some(Task::OneWay(_)))) {
+                slot.abandon();
+            }
+        }
+        drop(core);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl SessionCore {
+    /// Brings what is due into the outbox. The caller fires the wakers once it has let go of the lock.
+    #[inline]
+    pub(crate) fn flush(&mut self) -> Wake {
+        let mut wake = Wake::default();
+        if !self.proto.needs_flush() {
+            return wake;
+        }
+        let Some(link) = &self.link else { return wake };
+        let mut state = link.lock();
+        self.proto.flush(&mut state.out);
+        if self.proto.is_finished() && !self.forgotten {
+            self.forgotten = true;
+            if let Some(link) = self.proto.link() {
+                state.commands.push(Command::Forget(link.slot));
+            }
+        }
+        if state.out.needs_driver() || !state.commands.is_empty() {
+            wake.driver = state.driver.take();
+        }
+        drop(state);
+        self.drained(&mut wake.others);
+        wake
+    }
+
+    /// Collects those who waited for a queue that has drained.
+    #[inline]
+    pub(crate) fn drained(&mut self, wakers: &mut Vec<Waker>) {
+        while let Some(key) = self.proto.next_drained() {
+            if let Some(slot) = self.proto.user(key) {
+                wakers.extend(slot.sender.take());
+            }
+        }
+    }
+}
+
+impl CallHost for SessionState {
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn poll_abandoned(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
+        let mut core = self.lock();
+        match core.proto.user(key) {
+            Some(slot) if !slot.abandoned => {
+                if !slot.watchers.0.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    slot.watchers.0.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+}
+
+/// The items of an exchange, for [`rpc_core::streaming::Streaming`].
+pub(crate) struct SessionItems<K: Send + Sync> {
+    pub(crate) session: Arc<SessionState>,
+    pub(crate) key: ExchangeKey,
+    /// What happens when the reader lets go: a caller is done with the whole exchange, a handler with its input.
+    pub(crate) on_drop: fn(&mut Session<Slot>, ExchangeKey),
+    /// Keeps the session open.
+    pub(crate) _keep: K,
+}
+
+impl<K: Send + Sync> ItemSource for SessionItems<K> {
+    fn poll_items(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Items> {
+        let mut core = self.session.lock();
+        let items = core.proto.take_items(self.key, batch);
+        if items == Items::Pending
+            && let Some(slot) = core.proto.user(self.key)
+        {
+            register(&mut slot.reader, cx.waker());
+        }
+        // Taking a batch gives the credit of the one before back.
+        let wake = core.flush();
+        drop(core);
+        wake.fire();
+        if items == Items::Pending { Poll::Pending } else { Poll::Ready(items) }
+    }
+}
+
+impl<K: Send + Sync> Drop for SessionItems<K> {
+    fn drop(&mut self) {
+        let (key, on_drop) = (self.key, self.on_drop);
+        self.session.act(|session| on_drop(session, key));
+    }
+}
