@@ -68,6 +68,15 @@ impl Context {
         copy.unwrap_or_default()
     }
 
+    /// The deadline of the handler that is being polled, without a copy of its context.
+    #[inline]
+    pub fn current_deadline() -> Option<Instant> {
+        let current = CURRENT.take()?;
+        let deadline = current.deadline;
+        CURRENT.set(Some(current));
+        deadline
+    }
+
     /// When the caller stops waiting; `None` where it waits for as long as it takes.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

@@ -10,7 +10,7 @@
 //! 3  service → streaming → context                 (what generated code speaks to)
 //! 2  proto: session → exchange → {credit, batch}    proto: connection → {input, outbox}    status → {codec}
 //! 1  wire: frame, hello → header → varint           codec
-//! 0  id, code
+//! 0  id, code, pool
 //! ```
 //!
 //! The protocol itself is specified in `docs/PROTOCOL.md`; constants cite its sections as §n.
@@ -19,6 +19,7 @@ pub mod code;
 pub mod codec;
 pub mod context;
 pub mod id;
+pub mod pool;
 pub mod proto;
 pub mod service;
 pub mod status;

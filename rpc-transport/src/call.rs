@@ -45,7 +45,7 @@ pub struct Call<T, E = Never> {
 }
 
 enum State<T, E> {
-    Remote(Box<Remote<T, E>>),
+    Remote(Remote<T, E>),
     Local(LocalCall<T, E>),
     Failed(Fault),
     Over,
@@ -87,7 +87,7 @@ impl<T, E> Call<T, E> {
     ) -> Self {
         let request = Some(Prepared { method, body, items });
         let remote = Remote { channel: channel.clone(), request, answer, key: None, finish };
-        Self { state: State::Remote(Box::new(remote)), timeout: None, inherited: None }
+        Self { state: State::Remote(remote), timeout: None, inherited: None }
     }
 
     /// A call that has failed already.
@@ -119,7 +119,7 @@ impl<T, E> Call<T, E> {
 
 /// The time that a call has, from its own option and the deadline of the call that it is made for.
 fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
-    let inherited = inherited.or_else(|| context::Context::current().deadline());
+    let inherited = inherited.or_else(context::Context::current_deadline);
     let inherited = inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     match (timeout, inherited) {
         (Some(own), Some(inherited)) => Some(own.min(inherited)),
@@ -190,14 +190,17 @@ impl<T, E> Remote<T, E> {
         let Prepared { method, body, items } = request;
         let command = OpenCommand { method, timeout, body: body.into(), more: items.is_some(), answer: self.answer };
         let state = self.channel.state();
-        let key = state.act(|session| session.open(command, Slot::reading(cx.waker())))?;
+        let opened = state.act_now(|session, out| session.open_now(command, Slot::reading(cx.waker()), out));
+        let key = opened.unwrap_or_else(|| Err(state.lock().proto.lost()))?;
         self.key = Some(key);
-        if let (Some(items), Some(runtime)) = (items, state.runtime()) {
+        if let Some(items) = items
+            && let Some(runtime) = state.runtime()
+        {
             let session = Arc::clone(state);
             let task = runtime.spawn(async move { send_items(&session, key, items, None).await });
             let task = Task::Sender(AbortOnDrop(task.abort_handle()));
             if let Some(slot) = state.lock().proto.user(key) {
-                slot.task = Some(task);
+                slot.runs(task);
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 use rpc_core::code::Code;
+use rpc_core::pool;
 use rpc_core::proto::AnswerKind;
 use rpc_core::service::ServiceInfo;
 use rpc_core::status::{AppError, Error, Fault, FaultKind, Never};
@@ -15,9 +16,6 @@ use serde::de::DeserializeOwned;
 use crate::call::{Call, Received};
 use crate::connection::Guard;
 use crate::state::SessionState;
-
-/// Room for encoded arguments from the start, in bytes: most calls fit, and more grows.
-const ARGUMENTS: usize = 128;
 
 /// What generated clients are made from. Implemented by the macro.
 pub trait Client: Sized {
@@ -89,7 +87,7 @@ impl Channel {
 
     #[inline]
     fn prepare<A: Serialize>(&self, method: u32, args: &A) -> Result<(u32, Vec<u8>), Fault> {
-        let mut body = Vec::with_capacity(ARGUMENTS);
+        let mut body = pool::take();
         if let Err(error) = self.0.decoding.codec.encode(args, &mut body) {
             return Err(Fault::new(FaultKind::Incompatible, format!("the arguments cannot be encoded: {error}")).not_run());
         }
@@ -230,7 +228,11 @@ where
     E: AppError,
 {
     match received {
-        Received::Message(bytes) => Ok(decoding.decode::<W>(&bytes)?.into()),
+        Received::Message(bytes) => {
+            let answer = decoding.decode::<W>(&bytes);
+            pool::give(bytes);
+            Ok(answer?.into())
+        }
         Received::AppError(bytes) => app_error(decoding, &bytes),
         Received::Stream(_) | Received::Sent => unexpected(),
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ const INLINE_TIME: Duration = Duration::from_micros(500);
 /// One call in so many is timed; the plain path reads no clock.
 const SAMPLE: u32 = 16;
 
+/// So many slow calls in a row make a method slow: one alone may have been the machine's doing.
+const SLOW_STREAK: u32 = 3;
+
 /// The services of a listener, by name.
 #[derive(Default)]
 pub(crate) struct Services(HashMap<&'static str, Arc<Offered>>);
@@ -45,7 +48,8 @@ pub(crate) struct Offered {
 #[derive(Default)]
 struct MethodState {
     calls: AtomicU32,
-    slow: AtomicBool,
+    /// How many timed calls in a row were slow.
+    slow: AtomicU32,
 }
 
 impl Services {
@@ -127,7 +131,7 @@ impl Offered {
         let future = self.service.call(Request::new(method, body, decoding, context.clone(), input));
         let mut running = Running { future, context: Some(context) };
         let state = &self.methods[method as usize];
-        if !large && !state.slow.load(Ordering::Relaxed) {
+        if !large && state.slow.load(Ordering::Relaxed) < SLOW_STREAK {
             match state.poll(&mut running) {
                 Poll::Ready(Reply::Stream(items)) => {
                     let context = running.context.take();
@@ -138,10 +142,7 @@ impl Offered {
                 }
                 Poll::Ready(reply) => {
                     drop(running);
-                    return session.act(|session| {
-                        settle(session, key, reply);
-                        session.handler_done(key);
-                    });
+                    return answer(session, key, reply);
                 }
                 Poll::Pending => {}
             }
@@ -151,11 +152,30 @@ impl Offered {
     }
 }
 
+/// The reply of a handler that has ended.
+#[inline]
+fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
+    let (bytes, is_error) = match reply {
+        Reply::Message(bytes) => (bytes, false),
+        Reply::AppError(bytes) => (bytes, true),
+        other => {
+            return session.act(|session| {
+                settle(session, key, other);
+                session.handler_done(key);
+            });
+        }
+    };
+    // On no connection there is nobody to answer; the place is given back all the same.
+    if session.act_now(|session, out| session.answer_now(key, bytes.into(), is_error, out)).is_none() {
+        session.act(|session| session.handler_done(key));
+    }
+}
+
 /// Remembers what to stop when nobody waits for the exchange any more. The driver alone cancels, and it is the one
 /// who spawned, so no cancellation falls in between.
 fn attach(session: &SessionState, key: ExchangeKey, task: Task) {
     if let Some(slot) = session.lock().proto.user(key) {
-        slot.task = Some(task);
+        slot.runs(task);
     }
 }
 
@@ -164,14 +184,14 @@ impl MethodState {
     #[inline]
     fn poll(&self, running: &mut Running) -> Poll<Reply> {
         let mut cx = Context::from_waker(Waker::noop());
-        if self.calls.fetch_add(1, Ordering::Relaxed) % SAMPLE != 0 {
+        let suspect = self.slow.load(Ordering::Relaxed) > 0;
+        if !suspect && self.calls.fetch_add(1, Ordering::Relaxed) % SAMPLE != 0 {
             return running.poll(&mut cx);
         }
         let before = Instant::now();
         let polled = running.poll(&mut cx);
-        if before.elapsed() > INLINE_TIME {
-            self.slow.store(true, Ordering::Relaxed);
-        }
+        let slow = if before.elapsed() > INLINE_TIME { self.slow.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.slow.store(slow, Ordering::Relaxed);
         polled
     }
 }

@@ -17,7 +17,7 @@ use rpc_core::code::Code;
 use rpc_core::codec::Codec;
 use rpc_core::context::Peer;
 use rpc_core::id::{Sid, Side};
-use rpc_core::proto::outbox::{Output, SessionSlot};
+use rpc_core::proto::outbox::{Lane, Output, SessionSlot};
 use rpc_core::proto::{
     Connection, ConnectionError, ConnectionEvent, Handshake, Input, Limits, Link as Place, ProtocolError, Session, SessionEvent,
     Time,
@@ -48,6 +48,18 @@ const OWED: usize = 64 * 1024;
 /// How long a closed connection waits for the other end to let go, so that its last bytes are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How an attempt to write everything ended.
+enum Written {
+    /// Nothing is left, and the driver's waker is where the next one with something to say finds it.
+    All,
+    /// The socket takes no more; it will wake the driver, and so will anybody with something to say.
+    Blocked,
+    /// Others are given a turn before the write; the driver has woken itself.
+    Later,
+    /// There is something to be done first.
+    Commands,
+}
+
 /// The pieces of a vectored write.
 const SLICES: usize = 16;
 
@@ -72,6 +84,7 @@ pub(crate) struct Driver {
 
     sleep: Pin<Box<Sleep>>,
     armed: Time,
+    sleep_polled: bool,
     /// A time at or before the next deadline of any session.
     deadline: Option<Time>,
     handlers: u32,
@@ -119,6 +132,7 @@ impl Driver {
             closing: false,
             sleep: Box::pin(tokio::time::sleep_until(clock::instant(now.after(limits.handshake)).into())),
             armed: now.after(limits.handshake),
+            sleep_polled: false,
             limits,
             deadline: None,
             handlers: 0,
@@ -147,47 +161,26 @@ impl Driver {
         let now = clock::now();
         self.handlers = 0;
         loop {
-            self.run_commands();
             self.read(cx, now)?;
-            self.wakers.drain(..).for_each(Waker::wake);
+            if !self.wakers.is_empty() {
+                self.wakers.drain(..).for_each(Waker::wake);
+            }
             if self.handlers >= HANDLERS_PER_TURN {
                 // There is more to handle; others have their turn first, and what is ready goes out with the rest.
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
             self.timers(cx, now)?;
-            if !self.yielded && self.output.is_empty() && self.link.lock().out.frames() > 1 {
-                // Several exchanges have something to say: those behind them in the run queue may too, and then one
-                // write serves all. Measured in benches/README.md, "The yield".
-                self.yielded = true;
-                cx.waker().wake_by_ref();
-                return Ok(());
-            }
-            self.yielded = false;
-            let idle = self.write(cx, now)?;
-            self.timers(cx, now)?;
-            if self.closing && idle {
-                return Err(ConnectionError::Closed);
-            }
-            let mut state = self.link.lock();
-            if !idle || (!state.out.needs_driver() && state.commands.is_empty()) {
-                state.driver = Some(cx.waker().clone());
-                return Ok(());
+            match self.write(cx, now)? {
+                Written::All if self.closing => return Err(ConnectionError::Closed),
+                Written::All | Written::Blocked | Written::Later => return Ok(()),
+                Written::Commands => self.run_commands(),
             }
         }
     }
 
     fn run_commands(&mut self) {
-        let commands = {
-            let mut state = self.link.lock();
-            if self.connection.needs_flush() || self.connection.is_open() {
-                self.connection.flush(&mut state.out);
-            }
-            if state.commands.is_empty() {
-                return;
-            }
-            std::mem::take(&mut state.commands)
-        };
+        let commands = std::mem::take(&mut self.link.lock().commands);
         for command in commands {
             match command {
                 Command::Open { session, open, done } => self.open_session(session, &open, done),
@@ -393,14 +386,19 @@ impl Driver {
         }
         let stall = self.stalled.map(|since| since.after(self.limits.write_stall));
         let next = [Some(self.connection.next_timeout()), self.deadline, stall].into_iter().flatten().min().unwrap_or(now);
-        // A timer that rings too early costs one look; setting it anew for each call would cost far more.
+        // A timer that rings too early costs one look; setting it anew for each call would cost far more. It is polled
+        // only where it was set or rings: the task it wakes is always this one.
         if next < self.armed || now >= self.armed {
             self.armed = next.max(now.after(Duration::from_millis(1)));
             self.sleep.as_mut().reset(clock::instant(self.armed).into());
+            self.sleep_polled = false;
         }
-        if self.sleep.as_mut().poll(cx).is_ready() {
-            // It rang between the clock's reading and here: the next turn sees to it.
-            cx.waker().wake_by_ref();
+        if !self.sleep_polled {
+            self.sleep_polled = true;
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                // It rang between the clock's reading and here: the next turn sees to it.
+                cx.waker().wake_by_ref();
+            }
         }
         Ok(())
     }
@@ -440,18 +438,14 @@ impl Driver {
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Writes until nothing is left (`true`) or the socket takes no more (`false`).
-    fn write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<bool, ConnectionError> {
+    /// Writes until nothing is left or the socket takes no more.
+    fn write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
         loop {
             if self.written == self.output.len() {
                 self.output.clear();
                 self.written = 0;
-                self.collect();
-                if self.output.is_empty() {
-                    return match Pin::new(&mut self.io).poll_flush(cx) {
-                        Poll::Ready(result) => result.map(|()| true).map_err(Into::into),
-                        Poll::Pending => Ok(false),
-                    };
+                if let Some(written) = self.collect(cx) {
+                    return Ok(written);
                 }
             }
             match self.poll_write(cx) {
@@ -461,12 +455,31 @@ impl Driver {
                     self.stalled = None;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
-                Poll::Pending => {
-                    self.stalled.get_or_insert(now);
-                    return Ok(false);
+                Poll::Pending => return Ok(self.blocked(cx, now)),
+            }
+            if self.written == self.output.len() {
+                match Pin::new(&mut self.io).poll_flush(cx) {
+                    Poll::Ready(result) => result?,
+                    Poll::Pending => return Ok(self.blocked(cx, now)),
                 }
             }
         }
+    }
+
+    /// The socket takes no more. Commands are still heard; bytes wait for the socket.
+    fn blocked(&mut self, cx: &Context<'_>, now: Time) -> Written {
+        if self.stalled.is_none() {
+            self.stalled = Some(now);
+            // The time-out of a stalled write must find the timer set.
+            self.armed = self.armed.min(now);
+            cx.waker().wake_by_ref();
+        }
+        let mut state = self.link.lock();
+        if !state.commands.is_empty() {
+            return Written::Commands;
+        }
+        state.driver = Some(cx.waker().clone());
+        Written::Blocked
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -482,28 +495,51 @@ impl Driver {
         io.poll_write_vectored(cx, &slices[..count])
     }
 
-    /// Gives the waiting sessions their turns and takes what they wrote.
-    fn collect(&mut self) {
+    /// Gives the waiting sessions their turns and takes what they wrote. `None`: there is something to write. Where there
+    /// is nothing, the driver's waker is left behind under the same lock, so that nothing can come in between.
+    fn collect(&mut self, cx: &Context<'_>) -> Option<Written> {
         loop {
-            let next = {
-                let mut state = self.link.lock();
-                let next = state.out.next_session();
-                if next.is_none() {
-                    state.out.swap(&mut self.output);
-                    return;
+            let mut state = self.link.lock();
+            self.connection.flush(&mut state.out);
+            if !state.commands.is_empty() {
+                return Some(Written::Commands);
+            }
+            if state.out.frames() > 1 && !self.yielded {
+                // Several exchanges have something to say: those behind them in the run queue may too, and then one
+                // write serves all (benches/README.md, "The yield").
+                self.yielded = true;
+                cx.waker().wake_by_ref();
+                return Some(Written::Later);
+            }
+            let Some((slot, lane)) = state.out.next_session() else {
+                state.out.swap(&mut self.output);
+                self.yielded = false;
+                if !self.output.is_empty() {
+                    return None;
                 }
-                next
+                if state.out.needs_driver() {
+                    // Deadlines that came in since the timers were looked at.
+                    cx.waker().wake_by_ref();
+                } else {
+                    state.driver = Some(cx.waker().clone());
+                }
+                return Some(Written::All);
             };
-            let Some((slot, lane)) = next else { return };
-            let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { continue };
-            let mut core = entry.state.lock();
-            core.proto.transmit(lane, &mut self.link.lock().out);
-            core.drained(&mut self.wakers);
-            let wake = core.flush();
-            drop(core);
-            wake.fire();
-            self.wakers.drain(..).for_each(Waker::wake);
+            drop(state);
+            self.yielded = true;
+            self.take_turn(slot, lane);
         }
+    }
+
+    fn take_turn(&mut self, slot: SessionSlot, lane: Lane) {
+        let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
+        let mut core = entry.state.lock();
+        core.proto.transmit(lane, &mut self.link.lock().out);
+        core.drained(&mut self.wakers);
+        let wake = core.flush();
+        drop(core);
+        wake.fire();
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 
     // ---- the end ---------------------------------------------------------------------------------------------------
@@ -595,7 +631,7 @@ impl FrameTurn<'_> {
             }
             Some(SessionEvent::Cancelled(key)) => {
                 if let Some(slot) = core.proto.user(key) {
-                    self.wakers.extend(slot.sender.take());
+                    self.wakers.extend(slot.take_sender());
                     slot.abandon();
                 }
             }

@@ -95,17 +95,22 @@ impl Link {
     }
 }
 
-/// What the transport attaches to an exchange.
+/// What the transport attaches to an exchange. Small, because every call moves it; what only some need is behind a box.
 #[derive(Default)]
 pub(crate) struct Slot {
     /// Whoever waits for an answer or for items.
     pub(crate) reader: Option<Waker>,
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
     /// Whoever waits for the queue to drain.
-    pub(crate) sender: Option<Waker>,
+    sender: Option<Waker>,
     /// The handler, or the sender of a stream.
-    pub(crate) task: Option<Task>,
+    task: Option<Task>,
     /// Nobody waits for the answer any more.
-    pub(crate) abandoned: bool,
+    abandoned: bool,
     /// Those who want to know of that.
     watchers: Watchers,
 }
@@ -141,14 +146,34 @@ impl Drop for Watchers {
 
 impl Slot {
     pub(crate) fn reading(waker: &Waker) -> Self {
-        Self { reader: Some(waker.clone()), ..Self::default() }
+        Self { reader: Some(waker.clone()), more: None }
+    }
+
+    /// Remembers the task that ends with the exchange.
+    pub(crate) fn runs(&mut self, task: Task) {
+        self.more.get_or_insert_default().task = Some(task);
+    }
+
+    /// Whoever waits for the queue to drain, to be woken.
+    pub(crate) fn take_sender(&mut self) -> Option<Waker> {
+        self.more.as_mut()?.sender.take()
+    }
+
+    fn wait_to_send(&mut self, waker: &Waker) {
+        register(&mut self.more.get_or_insert_default().sender, waker);
+    }
+
+    /// Whether the handler's work is of use when the peer has closed the session in good order.
+    fn outlives_close(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| matches!(more.task, Some(Task::OneWay(_))))
     }
 
     /// The peer or the clock ended it: the handler stops, and so does all that hangs on it.
     pub(crate) fn abandon(&mut self) {
-        self.abandoned = true;
-        self.watchers = Watchers::default();
-        match &self.task {
+        let more = self.more.get_or_insert_default();
+        more.abandoned = true;
+        more.watchers = Watchers::default();
+        match &more.task {
             Some(Task::Handler(task) | Task::OneWay(task) | Task::Sender(AbortOnDrop(task))) => task.abort(),
             None => {}
         }
@@ -188,8 +213,8 @@ impl Wake {
         if let Some(driver) = self.driver {
             driver.wake();
         }
-        for waker in self.others {
-            waker.wake();
+        if !self.others.is_empty() {
+            self.others.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -215,6 +240,27 @@ impl SessionState {
         result
     }
 
+    /// The same where the session writes straight into the outbox. `None`: it is on no connection.
+    #[inline]
+    pub(crate) fn act_now<R>(&self, act: impl FnOnce(&mut Session<Slot>, &mut Outbox) -> R) -> Option<R> {
+        let mut core = self.lock();
+        let SessionCore { proto, link, .. } = &mut *core;
+        let link = link.as_ref()?;
+        let mut state = link.lock();
+        let result = act(proto, &mut state.out);
+        let driver = state.driver.take();
+        drop(state);
+        if core.proto.is_closing() {
+            // The last exchange may have ended with this.
+            core.flush().fire();
+        }
+        drop(core);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Some(result)
+    }
+
     /// The runtime of the connection that the session is on, if it is on one.
     pub(crate) fn runtime(&self) -> Option<Handle> {
         self.lock().link.as_ref().map(|link| link.runtime.clone())
@@ -228,7 +274,7 @@ impl SessionState {
             Some(true) => Poll::Ready(true),
             Some(false) => {
                 if let Some(slot) = core.proto.user(key) {
-                    register(&mut slot.sender, cx.waker());
+                    slot.wait_to_send(cx.waker());
                 }
                 Poll::Pending
             }
@@ -245,7 +291,7 @@ impl SessionState {
             return Poll::Ready(());
         }
         if let Some(slot) = core.proto.user(key) {
-            register(&mut slot.sender, cx.waker());
+            slot.wait_to_send(cx.waker());
         }
         Poll::Pending
     }
@@ -259,8 +305,8 @@ impl SessionState {
         core.link = None;
         for (_, _, slot) in core.proto.users() {
             wakers.extend(slot.reader.take());
-            wakers.extend(slot.sender.take());
-            if !(orderly && matches!(slot.task, Some(Task::OneWay(_)))) {
+            wakers.extend(slot.take_sender());
+            if !(orderly && slot.outlives_close()) {
                 slot.abandon();
             }
         }
@@ -280,13 +326,13 @@ impl SessionCore {
         let Some(link) = &self.link else { return wake };
         let mut state = link.lock();
         self.proto.flush(&mut state.out);
-        if self.proto.is_finished() && !self.forgotten {
+        if self.proto.is_closing() && !self.forgotten && self.proto.is_finished() {
             self.forgotten = true;
             if let Some(link) = self.proto.link() {
                 state.commands.push(Command::Forget(link.slot));
             }
         }
-        if state.out.needs_driver() || !state.commands.is_empty() {
+        if state.driver.is_some() && (state.out.needs_driver() || !state.commands.is_empty()) {
             wake.driver = state.driver.take();
         }
         drop(state);
@@ -299,7 +345,7 @@ impl SessionCore {
     pub(crate) fn drained(&mut self, wakers: &mut Vec<Waker>) {
         while let Some(key) = self.proto.next_drained() {
             if let Some(slot) = self.proto.user(key) {
-                wakers.extend(slot.sender.take());
+                wakers.extend(slot.take_sender());
             }
         }
     }
@@ -313,13 +359,18 @@ impl CallHost for SessionState {
     fn poll_abandoned(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
         let mut core = self.lock();
         match core.proto.user(key) {
-            Some(slot) if !slot.abandoned => {
-                if !slot.watchers.0.iter().any(|waker| waker.will_wake(cx.waker())) {
-                    slot.watchers.0.push(cx.waker().clone());
+            Some(slot) => {
+                let more = slot.more.get_or_insert_default();
+                if more.abandoned {
+                    return Poll::Ready(());
+                }
+                let watchers = &mut more.watchers.0;
+                if !watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    watchers.push(cx.waker().clone());
                 }
                 Poll::Pending
             }
-            _ => Poll::Ready(()),
+            None => Poll::Ready(()),
         }
     }
 }

@@ -107,6 +107,7 @@ impl Limits {
             reassembly: self.reassembly,
             default_deadline: self.default_deadline,
             max_deadline: self.max_deadline,
+            hold_back: self.connection_window / (8 * self.sessions),
         }
     }
 }
@@ -122,6 +123,9 @@ pub struct SessionConfig {
     pub default_deadline: Duration,
     /// See [`Limits::max_deadline`].
     pub max_deadline: Duration,
+    /// Bytes of connection credit that a session may keep until it has something else to say: an eighth of the window
+    /// over the sessions that one side may open, so that both sides' sessions together keep less than a quarter.
+    pub hold_back: u64,
 }
 
 #[cfg(test)]

@@ -43,6 +43,16 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The message was written: a small buffer is kept for the next one.
+    #[inline]
+    pub(super) fn recycle(self) {
+        if let Self::Inline(bytes) = self {
+            crate::pool::give(bytes);
+        }
+    }
+}
+
 impl From<Vec<u8>> for Body {
     #[inline]
     fn from(bytes: Vec<u8>) -> Self {
@@ -72,8 +82,6 @@ pub(super) struct Tx {
     /// A single message: the arguments, a unary answer, an application error.
     pub(super) body: Option<Body>,
     pub(super) body_is_error: bool,
-    /// Items of a stream; they go before `body` once the OPEN is out.
-    pub(super) items: Batch,
     /// How much of the message at the front (body or item) has been written.
     pub(super) written: usize,
     /// CANCEL is to be written.
@@ -113,18 +121,24 @@ pub(super) struct Rx {
     pub(super) credit: RecvCredit,
     pub(super) kind: AnswerKind,
     pub(super) accepted: bool,
-    /// The single message: arguments until they are handed over, or a unary answer.
+    /// The single message: arguments until they are handed over, a unary answer, or an application error.
     pub(super) message: Option<Vec<u8>>,
-    /// An application error ended the direction.
-    pub(super) error: Option<Vec<u8>>,
-    pub(super) items: Batch,
+    pub(super) message_is_error: bool,
     /// Credit of complete messages that the application has not taken.
     pub(super) held: Held,
-    /// Credit of the batch that the application has taken and works on.
-    pub(super) lent: Held,
     pub(super) partial: Option<Box<Partial>>,
     /// MAX_STREAM is to be written.
     pub(super) announce: bool,
+}
+
+/// What only streams need, so that a unary exchange stays small: it is moved and cleared for every call.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// Outgoing items; they go behind the arguments and before an answer's error.
+    pub(super) outgoing: Batch,
+    pub(super) incoming: Batch,
+    /// Credit of the batch that the application has taken and works on.
+    pub(super) lent: Held,
 }
 
 /// Credit by where it is owed: whole messages of one frame hold credit of all three levels until they are taken; of a
@@ -179,12 +193,15 @@ pub(super) struct Exchange<U> {
     pub(super) opener: Side,
     /// The application (a caller, a running handler) still holds it.
     pub(super) held: bool,
+    /// Its deadline is its own and not the session's default, so that the peer is told.
+    pub(super) explicit: bool,
     /// It has exchange credit (calls of this side).
     pub(super) granted: bool,
     /// It stands in the session's ring.
     pub(super) queued: bool,
     pub(super) tx: Tx,
     pub(super) rx: Rx,
+    pub(super) streams: Option<Box<Streams>>,
     pub(super) deadline: Deadline,
     pub(super) user: U,
 }
@@ -198,7 +215,6 @@ impl Tx {
             accept: false,
             body: None,
             body_is_error: false,
-            items: Batch::new(),
             written: 0,
             cancel: None,
             watched: false,
@@ -210,16 +226,6 @@ impl Tx {
         self.state == TxState::Done && self.cancel.is_none()
     }
 
-    /// Whether a frame of the data lane is due, credit aside.
-    #[inline]
-    pub(super) fn has_output(&self) -> bool {
-        match self.state {
-            TxState::Open => self.accept || self.body.is_some() || !self.items.is_empty(),
-            TxState::Ending => true,
-            TxState::Resetting(_) | TxState::Done => false,
-        }
-    }
-
     /// Whether a frame is due that stops the exchange.
     #[inline]
     pub(super) fn has_stops(&self) -> bool {
@@ -227,14 +233,60 @@ impl Tx {
     }
 
     /// Drops what is queued and has RESET written instead. Without effect once the direction has ended.
-    pub(super) fn reset(&mut self, reason: Reason) {
+    fn reset(&mut self, reason: Reason) {
         if matches!(self.state, TxState::Open | TxState::Ending) {
             self.state = TxState::Resetting(Box::new(reason));
             self.body = None;
-            self.items = Batch::new();
             self.written = 0;
             self.accept = false;
         }
+    }
+}
+
+impl<U> Exchange<U> {
+    /// The deadline as OPEN states it.
+    #[inline]
+    pub(super) fn timeout_ms(&self) -> Option<u32> {
+        match self.deadline {
+            Deadline::Unstamped(ms) if self.explicit => Some(ms),
+            _ => None,
+        }
+    }
+
+    /// Outgoing items that wait.
+    #[inline]
+    pub(super) fn has_outgoing(&self) -> bool {
+        self.streams.as_ref().is_some_and(|streams| !streams.outgoing.is_empty())
+    }
+
+    /// Incoming items that wait.
+    #[inline]
+    pub(super) fn has_incoming(&self) -> bool {
+        self.streams.as_ref().is_some_and(|streams| !streams.incoming.is_empty())
+    }
+
+    /// Whether a frame of the data lane is due, credit aside.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        match self.tx.state {
+            TxState::Open => self.tx.accept || self.tx.body.is_some() || self.has_outgoing(),
+            TxState::Ending => true,
+            TxState::Resetting(_) | TxState::Done => false,
+        }
+    }
+
+    /// Ends the sending direction with a fault, and drops the items that wait.
+    pub(super) fn reset(&mut self, reason: Reason) {
+        self.tx.reset(reason);
+        if !matches!(self.tx.state, TxState::Open | TxState::Ending)
+            && let Some(streams) = &mut self.streams
+        {
+            streams.outgoing = Batch::new();
+        }
+    }
+
+    pub(super) fn streams(&mut self) -> &mut Streams {
+        self.streams.get_or_insert_default()
     }
 }
 
@@ -248,10 +300,8 @@ impl Rx {
             kind,
             accepted: false,
             message: None,
-            error: None,
-            items: Batch::new(),
+            message_is_error: false,
             held: Held::default(),
-            lent: Held::default(),
             partial: None,
             announce: false,
         }

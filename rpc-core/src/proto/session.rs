@@ -114,8 +114,11 @@ pub enum Items {
 pub struct Session<U> {
     side: Side,
     config: SessionConfig,
+    default_deadline_ms: u32,
     peer: Windows,
     link: Option<Link>,
+    /// Something for the control lane is due: a stop, an announcement, an ACK.
+    control_due: bool,
     /// It stands in the outbox's ring of each lane.
     control_queued: bool,
     data_queued: bool,
@@ -176,8 +179,10 @@ impl<U> Session<U> {
         Self {
             side,
             config,
+            default_deadline_ms: millis(config.default_deadline),
             peer: Windows { stream: 0, session: 0, exchanges: 0, message: 0 },
             link: None,
+            control_due: false,
             control_queued: false,
             data_queued: false,
             blocked_at: None,
@@ -256,6 +261,11 @@ impl<U> Session<U> {
         self.recv.held()
     }
 
+    /// Bytes taken by the application that the connection has not been credited for yet, for checks.
+    pub fn held_back(&self) -> u64 {
+        self.conn_release
+    }
+
     /// Session credit for sending, in bytes, for checks.
     pub fn credit(&self) -> u64 {
         self.send.available()
@@ -286,37 +296,15 @@ impl<U> Session<U> {
             let text = format!("the arguments take {size} bytes, and the peer accepts messages of {}", self.peer.message);
             return Err(ExchangeFault { reason: Reason::new(Code::TOO_LARGE, text), origin: Origin::Local, sent: false });
         }
-        let OpenCommand { method, timeout, body, more, answer } = command;
-        let one_way = answer == AnswerKind::None;
-        let timeout_ms = timeout.map(millis);
-        let mut tx = Tx::new(self.peer.stream);
-        tx.open = Some(OpenFields { method, timeout_ms, one_way });
-        tx.body = Some(body);
-        tx.state = if more { TxState::Open } else { TxState::Ending };
-        let mut rx = Rx::new(self.config.windows.stream, answer);
-        if one_way {
-            rx.done = true;
-        }
-        let deadline = match timeout_ms {
-            Some(ms) => Deadline::Unstamped(ms),
-            None if more || answer == AnswerKind::Many => Deadline::None,
-            None => Deadline::Unstamped(millis(self.config.default_deadline)),
-        };
+        let exchange = self.prepare(&command, user);
+        let OpenCommand { method, body, answer, .. } = command;
         let granted = self.opened < self.opens_max && self.waiting.is_empty();
-        let key = self.exchanges.insert(Exchange {
-            xid: None,
-            opener: Side::Initiator,
-            held: true,
-            granted,
-            queued: true,
-            tx,
-            rx,
-            deadline,
-            user,
-        });
-        if deadline != Deadline::None {
-            self.unstamped.push(key);
-        }
+        let mut exchange = exchange;
+        exchange.tx.open = Some(OpenFields { method, timeout_ms: exchange.timeout_ms(), one_way: answer == AnswerKind::None });
+        exchange.tx.body = Some(body);
+        exchange.granted = granted;
+        exchange.queued = true;
+        let key = self.insert(exchange);
         if granted {
             self.opened += 1;
             self.ring.push_back(key);
@@ -326,6 +314,47 @@ impl<U> Session<U> {
         Ok(key)
     }
 
+    /// An exchange of this side, before anything of it is written.
+    #[inline]
+    fn prepare(&self, command: &OpenCommand, user: U) -> Exchange<U> {
+        let mut tx = Tx::new(self.peer.stream);
+        tx.state = if command.more { TxState::Open } else { TxState::Ending };
+        let mut rx = Rx::new(self.config.windows.stream, command.answer);
+        rx.done = command.answer == AnswerKind::None;
+        let deadline = match command.timeout {
+            Some(timeout) => Deadline::Unstamped(millis(timeout)),
+            None if command.more || command.answer == AnswerKind::Many => Deadline::None,
+            None => Deadline::Unstamped(self.default_deadline_ms),
+        };
+        let explicit = command.timeout.is_some();
+        let (xid, streams) = (None, None);
+        Exchange {
+            xid,
+            opener: Side::Initiator,
+            held: true,
+            granted: false,
+            queued: false,
+            explicit,
+            tx,
+            rx,
+            streams,
+            deadline,
+            user,
+        }
+    }
+
+    /// Keeps an exchange, and remembers that its deadline has no time yet.
+    #[inline]
+    fn insert(&mut self, exchange: Exchange<U>) -> ExchangeKey {
+        let timed = exchange.deadline != Deadline::None;
+        let key = self.exchanges.insert(exchange);
+        if timed {
+            self.unstamped.push(key);
+        }
+        key
+    }
+
+    #[inline]
     fn refusal(&self) -> Option<Reason> {
         if let Some(reason) = &self.failed {
             return Some(reason.clone());
@@ -346,7 +375,7 @@ impl<U> Session<U> {
         let size = body.as_slice().len() as u64;
         if size > limit {
             let text = format!("the answer takes {size} bytes, and the caller accepts messages of {limit}");
-            exchange.tx.reset(Reason::new(Code::TOO_LARGE, text));
+            exchange.reset(Reason::new(Code::TOO_LARGE, text));
         } else {
             exchange.tx.body = Some(body);
             exchange.tx.body_is_error = is_error;
@@ -372,7 +401,7 @@ impl<U> Session<U> {
         if exchange.tx.state != TxState::Open {
             return None;
         }
-        let ready = exchange.tx.items.is_empty() && exchange.tx.body.is_none();
+        let ready = exchange.tx.body.is_none() && !exchange.has_outgoing();
         exchange.tx.watched = !ready;
         Some(ready)
     }
@@ -383,8 +412,8 @@ impl<U> Session<U> {
         if let Some(exchange) = self.exchanges.get_mut(key)
             && exchange.tx.state == TxState::Open
         {
-            debug_assert!(exchange.tx.items.is_empty(), "a batch is sent when the one before is gone");
-            std::mem::swap(&mut exchange.tx.items, batch);
+            debug_assert!(!exchange.has_outgoing(), "a batch is sent when the one before is gone");
+            std::mem::swap(&mut exchange.streams().outgoing, batch);
             if last {
                 exchange.tx.state = TxState::Ending;
             }
@@ -401,7 +430,7 @@ impl<U> Session<U> {
     /// Ends the sending direction with a fault; what is queued is dropped.
     pub fn reset(&mut self, key: ExchangeKey, reason: Reason) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.tx.reset(reason);
+            exchange.reset(reason);
             self.queue(key);
         }
     }
@@ -414,7 +443,9 @@ impl<U> Session<U> {
         if exchange.tx.state == TxState::Open {
             exchange.tx.state = TxState::Ending;
         }
-        self.abandon_rx(key, Code::NO_ERROR);
+        if !exchange.rx.done || exchange.streams.is_some() {
+            self.abandon_rx(key, Code::NO_ERROR);
+        }
         self.queue(key);
         self.settle(key);
     }
@@ -431,7 +462,7 @@ impl<U> Session<U> {
             self.forget(key);
             return;
         }
-        exchange.tx.reset(Reason::new(code, ""));
+        exchange.reset(Reason::new(code, ""));
         self.abandon_rx(key, code);
         self.queue(key);
         self.settle(key);
@@ -439,9 +470,9 @@ impl<U> Session<U> {
 
     /// Removes a call that was never written. Its place in the queues goes stale and is passed over.
     fn forget(&mut self, key: ExchangeKey) {
-        if let Some(exchange) = self.exchanges.remove(key)
-            && exchange.granted
-        {
+        let granted = self.exchanges.get(key).is_some_and(|exchange| exchange.granted);
+        self.exchanges.remove(key);
+        if granted {
             // The credit was not used: the next one in line has it.
             self.opened -= 1;
             self.admit_waiting();
@@ -453,9 +484,11 @@ impl<U> Session<U> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let rx = &mut exchange.rx;
         let mut freed = std::mem::take(&mut rx.held);
-        freed.add(std::mem::take(&mut rx.lent));
-        rx.items = Batch::new();
         rx.message = None;
+        if let Some(streams) = &mut exchange.streams {
+            freed.add(std::mem::take(&mut streams.lent));
+            streams.incoming = Batch::new();
+        }
         if !rx.done && !rx.discard {
             rx.discard = true;
             exchange.tx.cancel = Some(code);
@@ -474,13 +507,12 @@ impl<U> Session<U> {
     /// the exchange is released.
     pub fn take_answer(&mut self, key: ExchangeKey) -> Answer {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Answer::Fault(self.gone()) };
+        let streams = exchange.has_incoming() || exchange.rx.accepted;
         let rx = &mut exchange.rx;
-        let answer = if let Some(message) = rx.message.take() {
-            Answer::Message(message)
-        } else if rx.accepted || !rx.items.is_empty() {
+        let answer = if streams {
             return Answer::Stream;
-        } else if let Some(error) = rx.error.take() {
-            Answer::AppError(error)
+        } else if let Some(message) = rx.message.take() {
+            if rx.message_is_error { Answer::AppError(message) } else { Answer::Message(message) }
         } else if let Some(fault) = &rx.fault {
             Answer::Fault((**fault).clone())
         } else if !rx.done {
@@ -509,6 +541,12 @@ impl<U> Session<U> {
         }
     }
 
+    /// What a call finds that cannot be opened because the session is on no connection.
+    pub fn lost(&self) -> ExchangeFault {
+        let reason = self.refusal().unwrap_or_else(|| Reason::new(Code::CLOSED, "the session is on no connection"));
+        ExchangeFault { reason, origin: Origin::Local, sent: false }
+    }
+
     /// What is found where an exchange is no more.
     fn gone(&self) -> ExchangeFault {
         let reason = self.refusal().unwrap_or_else(|| Reason::new(Code::INTERNAL, "the exchange is gone"));
@@ -526,7 +564,7 @@ impl<U> Session<U> {
         self.release_shared(freed.shared);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if !(exchange.tx.is_done() && exchange.rx.done) {
-            exchange.tx.reset(Reason::new(Code::CANCELLED, ""));
+            exchange.reset(Reason::new(Code::CANCELLED, ""));
             self.abandon_rx(key, Code::CANCELLED);
             self.queue(key);
         }
@@ -538,13 +576,20 @@ impl<U> Session<U> {
     pub fn take_items(&mut self, key: ExchangeKey, batch: &mut Batch) -> Items {
         batch.clear();
         let Some(exchange) = self.exchanges.get_mut(key) else { return Items::Fault(self.gone()) };
-        let rx = &mut exchange.rx;
-        let done = std::mem::take(&mut rx.lent);
-        let items = if !rx.items.is_empty() {
-            std::mem::swap(&mut rx.items, batch);
-            rx.lent = std::mem::take(&mut rx.held);
+        let Exchange { rx, streams, .. } = exchange;
+        let mut done = Held::default();
+        let mut ready = false;
+        if let Some(streams) = streams {
+            done = std::mem::take(&mut streams.lent);
+            if !streams.incoming.is_empty() {
+                std::mem::swap(&mut streams.incoming, batch);
+                streams.lent = std::mem::take(&mut rx.held);
+                ready = true;
+            }
+        }
+        let items = if ready {
             Items::Ready
-        } else if let Some(error) = rx.error.take() {
+        } else if let Some(error) = rx.message.take() {
             Items::AppError(error)
         } else if let Some(fault) = &rx.fault {
             Items::Fault((**fault).clone())
@@ -569,6 +614,7 @@ impl<U> Session<U> {
         if !rx.done && !rx.discard && rx.credit.is_due() && !rx.announce {
             rx.announce = true;
             self.announces.push(key);
+            self.control_due = true;
         }
     }
 
@@ -576,6 +622,7 @@ impl<U> Session<U> {
     #[inline]
     fn release_shared(&mut self, n: u64) {
         self.recv.release(n);
+        self.control_due |= self.recv.is_due();
         let stale = n.min(self.stale);
         self.stale -= stale;
         self.conn_release += n - stale;
@@ -588,14 +635,24 @@ impl<U> Session<U> {
         if exchange.held || !exchange.tx.is_done() || !exchange.rx.done {
             return;
         }
-        if exchange.opener == Side::Acceptor {
+        match exchange.xid {
+            Some(xid) => self.remove(key, xid),
+            None => self.exchanges.remove(key),
+        }
+    }
+
+    /// Removes an exchange that is over, and gives its place back to the side that opened it.
+    #[inline]
+    fn remove(&mut self, key: ExchangeKey, xid: Xid) {
+        if !self.side.owns(xid.0) {
             self.finished += 1;
+            self.control_due |= self.grants_due();
         }
-        if let Some(xid) = exchange.xid {
-            self.ids.remove(&xid);
-        }
+        self.ids.remove(xid);
         self.exchanges.remove(key);
-        self.close_with_peer();
+        if self.peer_closed {
+            self.close_with_peer();
+        }
     }
 
     /// Puts an exchange with frames due into the ring.
@@ -604,7 +661,8 @@ impl<U> Session<U> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if exchange.tx.has_stops() {
             self.stops.push(key);
-        } else if !exchange.queued && exchange.tx.has_output() {
+            self.control_due = true;
+        } else if !exchange.queued && exchange.has_output() {
             exchange.queued = true;
             self.ring.push_back(key);
         }
@@ -642,6 +700,12 @@ impl<U> Session<U> {
     /// This side opens no further exchanges; S_CLOSE goes out behind everything that is queued.
     pub fn close(&mut self) {
         self.closing = true;
+    }
+
+    /// Whether this side will open no further exchanges.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether both sides have closed and nothing is live: the session can be forgotten.
@@ -748,7 +812,7 @@ impl<U> Session<U> {
         let sent = exchange.xid.is_some();
         exchange.rx.fail(reason.clone(), Origin::Local, sent);
         if sent {
-            exchange.tx.reset(reason);
+            exchange.reset(reason);
             self.abandon_rx(key, Code::DEADLINE);
             self.queue(key);
         }
@@ -756,7 +820,7 @@ impl<U> Session<U> {
 
     #[inline]
     fn lookup(&self, xid: Xid) -> Option<ExchangeKey> {
-        self.ids.get(&xid).copied()
+        self.ids.get(xid)
     }
 }
 

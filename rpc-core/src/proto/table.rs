@@ -43,16 +43,17 @@ impl<T> Table<T> {
         if *generation == key.generation { value.as_mut() } else { None }
     }
 
+    /// Drops the entry where it lies: moving it out would copy it for nothing.
     #[inline]
-    pub(super) fn remove(&mut self, key: ExchangeKey) -> Option<T> {
-        let (generation, value) = self.entries.get_mut(key.slot as usize)?;
-        if *generation != key.generation {
-            return None;
+    pub(super) fn remove(&mut self, key: ExchangeKey) {
+        if let Some((generation, value)) = self.entries.get_mut(key.slot as usize)
+            && *generation == key.generation
+            && value.is_some()
+        {
+            *value = None;
+            *generation = generation.wrapping_add(1);
+            self.free.push(key.slot);
         }
-        let value = value.take()?;
-        *generation = generation.wrapping_add(1);
-        self.free.push(key.slot);
-        Some(value)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,10 +68,79 @@ impl<T> Table<T> {
     }
 }
 
-/// From the ids of the wire to local keys. The ids are dense by rule (§6.2), so a peer cannot choose them to collide
-/// and a multiplication is hash enough.
-pub(super) type Ids = HashMap<Xid, ExchangeKey, BuildHasherDefault<DenseHasher>>;
+/// From the ids of the wire to local keys. The ids are dense by rule (§6.2), so the low bits of those that are live
+/// rarely meet: an array holds them, and a map the few whose place is taken by an exchange that has lived for long.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    places: Vec<(Xid, ExchangeKey)>,
+    overflow: HashMap<Xid, ExchangeKey, BuildHasherDefault<DenseHasher>>,
+    len: usize,
+}
 
+/// No id: varints end below it.
+const VACANT: Xid = Xid(u64::MAX);
+
+impl Ids {
+    #[inline]
+    fn place(&self, xid: Xid) -> usize {
+        xid.0 as usize & (self.places.len() - 1)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, xid: Xid) -> Option<ExchangeKey> {
+        if self.places.is_empty() {
+            return None;
+        }
+        let (known, key) = self.places[self.place(xid)];
+        if known == xid {
+            return Some(key);
+        }
+        if self.overflow.is_empty() { None } else { self.overflow.get(&xid).copied() }
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, xid: Xid, key: ExchangeKey) {
+        self.len += 1;
+        // Ids of one side have one parity, so an array twice as large as needed is half used; four times leaves room.
+        if self.len * 4 > self.places.len() {
+            self.grow();
+        }
+        let place = self.place(xid);
+        if self.places[place].0 == VACANT {
+            self.places[place] = (xid, key);
+        } else {
+            self.overflow.insert(xid, key);
+        }
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, xid: Xid) {
+        self.len -= 1;
+        let place = self.place(xid);
+        if self.places[place].0 == xid {
+            self.places[place].0 = VACANT;
+        } else {
+            self.overflow.remove(&xid);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let places = vec![(VACANT, ExchangeKey::LOCAL); (self.places.len() * 2).max(16)];
+        let old = std::mem::replace(&mut self.places, places);
+        let overflow = std::mem::take(&mut self.overflow);
+        for (xid, key) in old.into_iter().filter(|(xid, _)| *xid != VACANT).chain(overflow) {
+            let place = self.place(xid);
+            if self.places[place].0 == VACANT {
+                self.places[place] = (xid, key);
+            } else {
+                self.overflow.insert(xid, key);
+            }
+        }
+    }
+}
+
+/// A multiplication is hash enough for dense ids: a peer cannot choose them to collide.
 #[derive(Default)]
 pub(super) struct DenseHasher(u64);
 
@@ -100,11 +170,33 @@ mod tests {
     fn a_key_goes_stale_with_its_entry() {
         let mut table = Table::default();
         let first = table.insert("first");
-        assert_eq!(table.remove(first), Some("first"));
+        table.remove(first);
         let second = table.insert("second");
         assert_eq!(first.slot, second.slot, "slots are used again");
         assert_eq!((table.get(first), table.get(second)), (None, Some(&"second")));
-        assert_eq!(table.remove(first), None);
+        table.remove(first);
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn ids_lead_to_their_keys_however_long_some_live() {
+        let (mut ids, mut live) = (Ids::default(), HashMap::new());
+        for n in 0..10_000u64 {
+            let (xid, key) = (Xid(n * 2), ExchangeKey { slot: n as u32, generation: 0 });
+            ids.insert(xid, key);
+            live.insert(xid, key);
+            // Every hundredth stays for good, the others for a moment.
+            if n >= 5 && (n - 5) % 100 != 0 {
+                let gone = Xid((n - 5) * 2);
+                ids.remove(gone);
+                live.remove(&gone);
+            }
+            assert_eq!(ids.get(xid), Some(key));
+        }
+        assert_eq!(ids.len, live.len());
+        for n in 0..10_001u64 {
+            assert_eq!(ids.get(Xid(n * 2)), live.get(&Xid(n * 2)).copied(), "{n}");
+        }
+        assert!(ids.places.len() < 2048, "the array follows what is live, not what ever was");
     }
 }

@@ -111,7 +111,17 @@ impl HeadBuf {
     /// If the fields outgrow the array: the widest head there is takes 61 bytes.
     #[inline]
     pub fn varint(&mut self, value: u64) {
-        self.len += varint::write(value, &mut self.bytes[self.len..]);
+        if value < 1 << 6 {
+            self.bytes[self.len] = value as u8;
+            self.len += 1;
+        } else if value < 1 << 14 {
+            let [high, low] = (value as u16 | 0x4000).to_be_bytes();
+            self.bytes[self.len] = high;
+            self.bytes[self.len + 1] = low;
+            self.len += 2;
+        } else {
+            self.len += varint::write(value, &mut self.bytes[self.len..]);
+        }
     }
 
     /// Byte 0.

@@ -70,15 +70,16 @@ pub fn read(bytes: &mut &[u8], field: &'static str) -> Result<u64, DecodeError> 
 }
 
 fn read_long(first: u8, bytes: &mut &[u8], field: &'static str) -> Result<u64, DecodeError> {
-    let n = 1usize << (first >> 6);
-    let Some((own, rest)) = bytes.split_at_checked(n) else {
-        return Err(DecodeError::Truncated { field });
+    let (value, n) = match first >> 6 {
+        1 => (bytes.first_chunk().map(|own| u64::from(u16::from_be_bytes(*own) & 0x3FFF)), 2),
+        2 => (bytes.first_chunk().map(|own| u64::from(u32::from_be_bytes(*own) & 0x3FFF_FFFF)), 4),
+        _ => (bytes.first_chunk().map(|own| u64::from_be_bytes(*own) & MAX), 8),
     };
-    let value = own[1..].iter().fold(u64::from(first & 0x3F), |value, byte| value << 8 | u64::from(*byte));
+    let Some(value) = value else { return Err(DecodeError::Truncated { field }) };
     if len(value) != n {
         return Err(DecodeError::NonMinimal { field });
     }
-    *bytes = rest;
+    *bytes = &bytes[n..];
     Ok(value)
 }
 

@@ -75,6 +75,11 @@ impl Node {
         result
     }
 
+    /// Does something with a session that writes into the outbox itself.
+    pub(crate) fn with_out<R>(&mut self, index: usize, act: impl FnOnce(&mut Session<User>, &mut Outbox) -> R) -> R {
+        act(&mut self.sessions.get_mut(&index).expect("the session is here").core, &mut self.out)
+    }
+
     /// Bytes from the network.
     pub(crate) fn receive(
         &mut self,

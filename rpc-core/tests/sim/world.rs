@@ -325,7 +325,13 @@ impl World {
         let fragile = self.plan.impatient;
         let command =
             OpenCommand { method: 0, timeout, body: spec.encode(filler).into(), more: kind.sends_items(), answer: kind.answer() };
-        let key = self.nodes[CLIENT].with(session, |core| core.open(command, spec.call)).expect("the session is open");
+        let node = &mut self.nodes[CLIENT];
+        let opened = if self.rng.chance(50) {
+            node.with(session, |core| core.open(command, spec.call))
+        } else {
+            node.with_out(session, |core, out| core.open_now(command, spec.call, out))
+        };
+        let key = opened.expect("the session is open");
         let call = Call { spec, key: Some(key), sent: 0, got: 0, streaming: false, outcome: None, fragile };
         self.calls.insert((session, spec.call), call);
     }
@@ -413,7 +419,9 @@ impl World {
                     let to =
                         if self.plan.mutation == Some(Mutation::CrossSessions) { self.rng.below(self.sessions) } else { session };
                     let is_error = spec.kind == Kind::Error;
-                    if node.sessions.contains_key(&to) {
+                    if to == session && self.rng.chance(50) {
+                        node.with_out(session, |core, out| core.answer_now(key, spec.item(0).into(), is_error, out));
+                    } else if node.sessions.contains_key(&to) {
                         node.with(to, |core| core.answer(key, spec.item(0).into(), is_error));
                     }
                 }
@@ -557,8 +565,10 @@ impl World {
     fn check_residue(&mut self) -> Result<(), String> {
         for end in [CLIENT, SERVER] {
             let node = &self.nodes[end];
-            if node.held() != 0 {
-                return Err(format!("end {end} holds {} bytes of connection credit", node.held()));
+            let held_back: u64 = node.sessions.values().map(|attached| attached.core.held_back()).sum();
+            if node.held() != held_back || held_back > self.limits.connection_window / 4 {
+                let held = node.held();
+                return Err(format!("end {end} holds {held} bytes of connection credit, and its sessions keep {held_back}"));
             }
             for (index, attached) in &node.sessions {
                 if attached.core.live() != 0 || attached.core.held() != 0 {

@@ -9,6 +9,7 @@ use super::super::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Pa
 use super::{Session, SessionEvent, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side, Xid};
+use crate::pool;
 use crate::wire::frame::{Abort, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
 use crate::wire::{DecodeError, RawFrame, varint};
 
@@ -49,6 +50,7 @@ impl<U> Session<U> {
             kind::S_CLOSE => {
                 self.peer_closed = true;
                 self.ack_due = true;
+                self.control_due = true;
                 self.close_with_peer();
                 Ok(Some(SessionEvent::PeerClosed))
             }
@@ -94,8 +96,19 @@ impl<U> Session<U> {
         }
         let rx = Rx::new(self.config.windows.stream, AnswerKind::One);
         let (opener, xid) = (Side::Acceptor, Some(frame.xid));
-        let exchange =
-            Exchange { xid, opener, held: false, granted: false, queued: false, tx, rx, deadline: Deadline::None, user: user() };
+        let exchange = Exchange {
+            xid,
+            opener,
+            held: false,
+            granted: false,
+            queued: false,
+            explicit: false,
+            tx,
+            rx,
+            streams: None,
+            deadline: Deadline::None,
+            user: user(),
+        };
         let key = self.exchanges.insert(exchange);
         self.ids.insert(frame.xid, key);
         match self.accept_open(key, frame) {
@@ -132,7 +145,7 @@ impl<U> Session<U> {
             return Ok(None);
         }
         let held = Held { stream: frame.charge(), shared: frame.charge() };
-        exchange.rx.message = Some(bytes.to_vec());
+        exchange.rx.message = Some(pool::copy(bytes));
         exchange.rx.done = !more;
         self.release_held(key, held);
         Ok(self.start(key))
@@ -169,7 +182,7 @@ impl<U> Session<U> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.rx.fail(reason.clone(), Origin::Local, true);
         exchange.tx.open = None;
-        exchange.tx.reset(reason.clone());
+        exchange.reset(reason.clone());
         self.abandon_rx(key, reason.code);
         if let Some(exchange) = self.exchanges.get_mut(key)
             && frame.has(flag::END)
@@ -248,16 +261,16 @@ impl<U> Session<U> {
         if frame.body.len() as u64 > self.config.windows.message {
             return Err(too_large(frame.body.len() as u64, self.config.windows.message));
         }
-        if is_error {
-            rx.error = Some(frame.body.to_vec());
-        } else if rx.kind == AnswerKind::Many {
-            rx.items.push(frame.body);
+        let kind = rx.kind;
+        if kind == AnswerKind::Many && !is_error {
+            exchange.streams().incoming.push(frame.body);
         } else if end {
-            rx.message = Some(frame.body.to_vec());
+            rx.message = Some(pool::copy(frame.body));
+            rx.message_is_error = is_error;
         } else {
             return Err(one_message());
         }
-        rx.held.add(Held { stream: frame.charge(), shared: frame.charge() });
+        exchange.rx.held.add(Held { stream: frame.charge(), shared: frame.charge() });
         Ok(Some(SessionEvent::Readable(key)))
     }
 
@@ -310,14 +323,13 @@ impl<U> Session<U> {
             return Err(one_message());
         }
         let Some(partial) = rx.partial.take() else { return Ok(None) };
-        if single {
-            rx.message = Some(partial.bytes);
-        } else if partial.is_error {
-            rx.error = Some(partial.bytes);
-        } else {
-            rx.items.push(&partial.bytes);
-        }
         rx.done |= end;
+        if single || partial.is_error {
+            rx.message = Some(partial.bytes);
+            rx.message_is_error = partial.is_error;
+        } else {
+            exchange.streams().incoming.push(&partial.bytes);
+        }
         let held = Held { stream: partial.charged, shared: 0 };
         self.release_shared(frame.charge());
         self.completed(partial.admission);
@@ -355,6 +367,7 @@ impl<U> Session<U> {
             if !rx.announce {
                 rx.announce = true;
                 self.announces.push(key);
+                self.control_due = true;
             }
         }
     }
@@ -407,7 +420,7 @@ impl<U> Session<U> {
             return Ok((exchange.held && exchange.opener == Side::Acceptor).then_some(SessionEvent::Cancelled(key)));
         }
         let unstarted = exchange.opener == Side::Acceptor && exchange.tx.open.take().is_some();
-        exchange.tx.reset(Reason::new(if code == Code::NO_ERROR { Code::CANCELLED } else { code }, ""));
+        exchange.reset(Reason::new(if code == Code::NO_ERROR { Code::CANCELLED } else { code }, ""));
         self.queue(key);
         if unstarted {
             // No handler will take the rest of the arguments.

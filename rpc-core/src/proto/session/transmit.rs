@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 
-use super::super::exchange::{Body, Exchange, OpenFields, TxState};
+use super::super::error::ExchangeFault;
+use super::super::exchange::{AnswerKind, Body, Exchange, OpenFields, TxState};
 use super::super::outbox::{Lane, Outbox, QUANTUM};
-use super::{Link, Session};
+use super::{Link, OpenCommand, Session};
 use crate::id::{ExchangeKey, Xid};
 use crate::wire::HeadBuf;
 use crate::wire::frame::{MIN_CHARGE, Open, Reset, charge, exchange_head, flag, kind, session_head};
@@ -15,6 +16,10 @@ use crate::wire::varint;
 
 /// Room that a frame's ids and fields take at most, so that message bytes are cut to fit under `max_frame`.
 const HEAD_ROOM: usize = 64;
+
+/// Room that an OPEN's own fields take at most: method and bitmap of one byte, timeout of eight. A method number over 63
+/// takes one more, which the slow path's arithmetic counts and the estimate here covers.
+const OPEN_ROOM: usize = 16;
 
 /// How an exchange's turn ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,14 +49,9 @@ impl<U> Session<U> {
         self.closing && !self.close_sent && self.ring.is_empty() && self.waiting.is_empty()
     }
 
-    #[inline]
-    fn has_control(&self) -> bool {
-        !self.stops.is_empty() || !self.announces.is_empty() || self.ack_due || self.recv.is_due() || self.grants_due()
-    }
-
     /// Whether at least half of the exchanges could be granted anew.
     #[inline]
-    fn grants_due(&self) -> bool {
+    pub(super) fn grants_due(&self) -> bool {
         let window = self.config.windows.exchanges;
         self.finished + window - self.opens_granted >= window.div_ceil(2)
     }
@@ -68,7 +68,7 @@ impl<U> Session<U> {
             self.stamp_wanted = true;
             out.needs_stamp(link.slot);
         }
-        if self.has_control() && !self.control_queued {
+        if self.control_due && !self.control_queued {
             if out.takes_control() {
                 self.transmit_control(link, out);
             } else {
@@ -86,13 +86,93 @@ impl<U> Session<U> {
         }
     }
 
-    /// Whether [`flush`](Self::flush) has anything to do.
+    /// Whether [`flush`](Self::flush) has anything to do that cannot wait for the next one. Small amounts of connection
+    /// credit can: what all sessions of a connection hold back together stays below a quarter of its window.
     #[inline]
     pub fn needs_flush(&self) -> bool {
-        self.conn_release > 0
+        self.conn_release > self.config.hold_back
             || (!self.unstamped.is_empty() && !self.stamp_wanted)
-            || (!self.control_queued && self.has_control())
+            || (!self.control_queued && self.control_due)
             || (!self.data_queued && self.has_data())
+    }
+
+    /// Whether a message of `len` bytes with `fields` bytes before it may be written at once and whole: nobody waits,
+    /// in the session or on the connection, and every credit suffices. Nearly every small message goes this way.
+    #[inline]
+    fn fits(&self, stream: u64, fields: usize, len: usize, out: &Outbox) -> bool {
+        let taken = charge(fields + len);
+        self.ring.is_empty()
+            && out.is_idle()
+            && taken <= stream.min(self.send.available()).min(out.credit())
+            && fields + len <= QUANTUM.min(out.max_frame() as usize - HEAD_ROOM)
+    }
+
+    /// [`open`](Self::open) and [`flush`](Self::flush) in one: a call that nothing stands in the way of is written
+    /// without being queued.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_now(&mut self, command: OpenCommand, user: U, out: &mut Outbox) -> Result<ExchangeKey, ExchangeFault> {
+        let bytes = command.body.as_slice();
+        let fits = self.opened < self.opens_max
+            && self.waiting.is_empty()
+            && bytes.len() as u64 <= self.peer.message
+            && self.refusal().is_none()
+            && self.fits(self.peer.stream, OPEN_ROOM, bytes.len(), out);
+        let (true, Some(link)) = (fits, self.link) else {
+            let result = self.open(command, user);
+            self.flush(out);
+            return result;
+        };
+        let mut exchange = self.prepare(&command, user);
+        let xid = Xid(self.next_local);
+        let timeout_ms = exchange.timeout_ms().map(u64::from);
+        let mut flags = if command.more { flag::EOM } else { flag::EOM | flag::END };
+        flags |= if command.answer == AnswerKind::None { flag::ONEWAY } else { 0 };
+        flags |= if timeout_ms.is_some() { flag::EXT } else { 0 };
+        let mut head = exchange_head(kind::OPEN, flags, link.sid, xid);
+        let ids = head.len();
+        Open { method: command.method.into(), timeout_ms, total: None }.write(&mut head);
+        let taken = charge(head.len() - ids + bytes.len());
+        self.send.take(taken);
+        self.tx_count += 1;
+        out.frame(head, bytes, taken);
+        exchange.tx.credit.take(taken);
+        exchange.tx.state = if command.more { TxState::Open } else { TxState::Done };
+        exchange.xid = Some(xid);
+        exchange.granted = true;
+        command.body.recycle();
+        self.opened += 1;
+        self.next_local += 2;
+        let key = self.insert(exchange);
+        self.ids.insert(xid, key);
+        self.flush(out);
+        Ok(key)
+    }
+
+    /// [`answer`](Self::answer), [`handler_done`](Self::handler_done) and [`flush`](Self::flush) in one, likewise.
+    pub fn answer_now(&mut self, key: ExchangeKey, body: Body, is_error: bool, out: &mut Outbox) {
+        if let Some(exchange) = self.exchanges.get(key)
+            && let (Some(link), Some(xid), TxState::Open) = (self.link, exchange.xid, &exchange.tx.state)
+            && exchange.rx.done
+            && exchange.streams.is_none()
+            && !exchange.queued
+            && let bytes = body.as_slice()
+            && bytes.len() as u64 <= self.peer.message
+            && self.fits(exchange.tx.credit.available(), 0, bytes.len(), out)
+        {
+            let flags = flag::EOM | flag::END | if is_error { flag::ERR } else { 0 };
+            let taken = charge(bytes.len());
+            self.send.take(taken);
+            self.tx_count += 1;
+            out.frame(exchange_head(kind::DATA, flags, link.sid, xid), bytes, taken);
+            body.recycle();
+            self.remove(key, xid);
+        } else {
+            self.answer(key, body, is_error);
+            self.handler_done(key);
+        }
+        self.flush(out);
     }
 
     /// The session's turn, given by [`Outbox::next_session`].
@@ -149,6 +229,7 @@ impl<U> Session<U> {
     }
 
     fn transmit_control(&mut self, link: Link, out: &mut Outbox) {
+        self.control_due = false;
         if self.recv.is_due() || self.grants_due() {
             self.opens_granted = self.finished + self.config.windows.exchanges;
             let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
@@ -216,7 +297,7 @@ impl<U> Session<U> {
         let turn = writer.rest(exchange);
         match turn {
             Turn::Drained => {
-                if exchange.tx.watched && exchange.tx.items.is_empty() && exchange.tx.body.is_none() {
+                if exchange.tx.watched && exchange.tx.body.is_none() && !exchange.has_outgoing() {
                     exchange.tx.watched = false;
                     self.drained.push(key);
                 }
@@ -287,10 +368,12 @@ impl Writer<'_> {
         }
         let start = exchange.tx.credit.used();
         loop {
-            let tx = &mut exchange.tx;
+            let Exchange { tx, streams, .. } = exchange;
+            let (front, waiting) =
+                streams.as_ref().map_or((None, 0), |streams| (streams.outgoing.front(), streams.outgoing.len()));
             // Arguments that are half written come before items; an answer's error comes behind them.
-            let from_items = tx.body.is_none() || (tx.body_is_error && !tx.items.is_empty());
-            let message = if from_items { tx.items.front() } else { tx.body.as_ref().map(Body::as_slice) };
+            let from_items = tx.body.is_none() || (tx.body_is_error && waiting > 0);
+            let message = if from_items { front } else { tx.body.as_ref().map(Body::as_slice) };
             let Some(message) = message else {
                 if tx.state == TxState::Ending {
                     return self.end(exchange, xid);
@@ -307,7 +390,7 @@ impl Writer<'_> {
             };
             let is_last = piece.end_of_message
                 && tx.state == TxState::Ending
-                && if from_items { tx.items.len() == 1 && tx.body.is_none() } else { tx.items.is_empty() };
+                && if from_items { waiting == 1 && tx.body.is_none() } else { waiting == 0 };
             let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
             flags |= if is_last { flag::END } else { 0 };
             flags |= if !from_items && tx.body_is_error { flag::ERR } else { 0 };
@@ -330,7 +413,9 @@ impl Writer<'_> {
                 tx.written += piece.len;
                 if piece.end_of_message {
                     tx.written = 0;
-                    tx.items.pop();
+                    if let Some(streams) = streams {
+                        streams.outgoing.pop();
+                    }
                 }
                 if is_last {
                     tx.state = TxState::Done;
@@ -395,12 +480,15 @@ impl Writer<'_> {
     }
 
     fn advance<U>(&self, exchange: &mut Exchange<U>, piece: &Piece) {
+        let more = exchange.has_outgoing();
         let tx = &mut exchange.tx;
         tx.written += piece.len;
         if piece.end_of_message {
             tx.written = 0;
-            tx.body = None;
-            if tx.state == TxState::Ending && tx.items.is_empty() {
+            if let Some(body) = tx.body.take() {
+                body.recycle();
+            }
+            if tx.state == TxState::Ending && !more {
                 tx.state = TxState::Done;
             }
         }
