@@ -528,10 +528,14 @@ impl<U> Session<U> {
     }
 
     /// A one-way call is over for its caller once its OPEN, and with it the last byte of its arguments, was written.
-    /// Tells whether it is, and releases it then.
+    /// Tells whether it is, and releases it then. If not, the exchange shows up in
+    /// [`next_drained`](Self::next_drained) once it is.
     pub fn release_sent(&mut self, key: ExchangeKey) -> bool {
         match self.exchanges.get_mut(key) {
-            Some(exchange) if !exchange.tx.is_done() => false,
+            Some(exchange) if !exchange.tx.is_done() => {
+                exchange.tx.watched = true;
+                false
+            }
             Some(exchange) => {
                 exchange.held = false;
                 self.settle(key);
