@@ -1,9 +1,43 @@
-//! # rpc
+//! An RPC framework whose foundation is a real session layer: a trait is the service, its client and its mock; many
+//! sessions share one connection, and none can stall another.
+//!
+//! ```
+//! #[rpc::service]
+//! pub trait Greeter {
+//!     async fn greet(&self, name: &str) -> rpc::Result<String>;
+//! }
+//!
+//! struct Polite;
+//!
+//! impl Greeter for Polite {
+//!     async fn greet(&self, name: &str) -> rpc::Result<String> {
+//!         Ok(format!("Good day, {name}."))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = rpc::Server::builder().service(GreeterServer::new(Polite)).listen("tcp://127.0.0.1:0").await?;
+//! let greeter: GreeterClient = rpc::connect(server.endpoint()).await?;
+//! assert_eq!(greeter.greet("Ada").await?, "Good day, Ada.");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | define a service | [`service`], [`Result`], [`Error`], [`Fault`], [`Streaming`], [`Context`] |
+//! | serve it | [`Server`] |
+//! | call it | [`connect`], [`Connection`], [`local`], [`Call`] |
+//! | bound what peers may do | [`Limits`] |
 
+pub use rpc_core::code::Code;
+pub use rpc_core::codec::DecodeLimits;
 pub use rpc_core::context::{Context, Peer};
-pub use rpc_core::proto::{ConnectionError, Limits};
+pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
 pub use rpc_core::status::{AppError, Error, Fault, FaultKind, Never, OrApp, Result, ResultExt};
 pub use rpc_core::streaming::Streaming;
+pub use rpc_core::wire::frame::Reason;
 pub use rpc_macros::service;
 pub use rpc_transport::{
     Call, Connection, ConnectionBuilder, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder, SessionBuilder,
