@@ -23,7 +23,7 @@ pub struct Decoding {
     /// The session's codec.
     pub codec: Codec,
     /// The limits for messages of a peer that is not trusted.
-    pub limits: Option<DecodeLimits>,
+    pub limits: Option<&'static DecodeLimits>,
 }
 
 impl Decoding {
@@ -33,7 +33,7 @@ impl Decoding {
     /// [`FaultKind::Incompatible`] with the codec's words.
     #[inline]
     pub fn decode<'de, T: serde::Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Fault> {
-        self.codec.decode(bytes, self.limits.as_ref()).map_err(|error| Fault::new(FaultKind::Incompatible, error.to_string()))
+        self.codec.decode(bytes, self.limits).map_err(|error| Fault::new(FaultKind::Incompatible, error.to_string()))
     }
 }
 

@@ -17,7 +17,7 @@ use rpc_core::streaming::{Decoding, ItemEncoder, ItemSource};
 use crate::channel::Channel;
 use crate::handler::send_items;
 use crate::local::LocalCall;
-use crate::state::{AbortOnDrop, SessionItems, Slot, Task};
+use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
 
 /// A call, made by the methods of a generated client.
 ///
@@ -219,7 +219,7 @@ impl<T, E> Remote<T, E> {
         }
         let wake = core.flush();
         drop(core);
-        wake.fire();
+        fire(wake);
         answer
     }
 

@@ -11,9 +11,11 @@ fn epoch() -> Instant {
     *EPOCH.get_or_init(Instant::now)
 }
 
-/// The time now.
-pub(crate) fn now() -> Time {
-    Time::from_micros(epoch().elapsed().as_micros() as u64)
+/// The time now, as the pure half counts it and as applications do.
+pub(crate) fn now() -> (Time, Instant) {
+    let epoch = epoch();
+    let now = Instant::now();
+    (Time::from_micros(now.saturating_duration_since(epoch).as_micros() as u64), now)
 }
 
 /// The same point for applications and timers.

@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use rpc_core::code::Code;
 use rpc_core::context;
 use rpc_core::id::ExchangeKey;
-use rpc_core::proto::{Session, SessionEvent, Time};
+use rpc_core::proto::{Session, SessionEvent};
 use rpc_core::service::{MethodInfo, Reply, Request, Service};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 use tokio::runtime::Handle;
 
-use crate::clock;
 use crate::handler::{Running, run, run_stream, settle};
 use crate::state::{SessionItems, SessionState, Slot, Task};
 
@@ -120,10 +119,17 @@ impl Offered {
     }
 
     /// Starts the handler. The locks are open.
-    pub(crate) fn start(&self, session: &Arc<SessionState>, arrival: Arrival, decoding: Decoding, now: Time, runtime: &Handle) {
+    pub(crate) fn start(
+        &self,
+        session: &Arc<SessionState>,
+        arrival: Arrival,
+        decoding: Decoding,
+        now: Instant,
+        runtime: &Handle,
+    ) {
         let Arrival { key, method, deadline, body, more, one_way } = arrival;
         let large = body.len() > INLINE_ARGUMENTS;
-        let deadline = deadline.map(|timeout| clock::instant(now.after(timeout)));
+        let deadline = deadline.and_then(|timeout| now.checked_add(timeout));
         let context = context::Context::new(session.clone(), key, deadline);
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
             Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })

@@ -11,10 +11,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc_core::code::Code;
-use rpc_core::codec::Codec;
+use rpc_core::codec::{Codec, DecodeLimits};
 use rpc_core::context::Peer;
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::{Lane, Output, SessionSlot};
@@ -33,7 +33,7 @@ use tokio::time::Sleep;
 use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
-use crate::state::{Command, Link, SessionState, Slot, Wake};
+use crate::state::{Command, Link, SessionState, Slot, fire};
 use crate::stream::{BoxIo, Connected};
 
 /// The receive buffer at the start, in bytes: a batch of the peer's.
@@ -89,6 +89,8 @@ pub(crate) struct Driver {
     deadline: Option<Time>,
     handlers: u32,
     yielded: bool,
+    /// The time of the turn, for the deadlines of its handlers.
+    instant: Instant,
     wakers: Vec<Waker>,
 }
 
@@ -114,7 +116,7 @@ pub(crate) struct Start {
 impl Driver {
     /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
     pub(crate) fn new(connected: Connected, start: Start, link: Arc<Link>) -> Self {
-        let now = clock::now();
+        let (now, _) = clock::now();
         let Start { handshake, limits, services, connected: told } = start;
         Self {
             io: connected.io,
@@ -137,6 +139,7 @@ impl Driver {
             deadline: None,
             handlers: 0,
             yielded: false,
+            instant: Instant::now(),
             wakers: Vec::new(),
         }
     }
@@ -158,7 +161,8 @@ impl Driver {
 
     /// One turn; on return the task waits, or has woken itself.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
-        let now = clock::now();
+        let (now, instant) = clock::now();
+        self.instant = instant;
         self.handlers = 0;
         loop {
             self.read(cx, now)?;
@@ -223,8 +227,12 @@ impl Driver {
             match event {
                 ConnectionEvent::Frame { slot, frame } => {
                     if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
-                        let mut turn =
-                            FrameTurn { link: &self.link, wakers: &mut self.wakers, handlers: &mut self.handlers, now };
+                        let mut turn = FrameTurn {
+                            link: &self.link,
+                            wakers: &mut self.wakers,
+                            handlers: &mut self.handlers,
+                            now: self.instant,
+                        };
                         match turn.handle(entry, &frame) {
                             Ok(None) => {}
                             Ok(Some(end)) => self.session_event(slot, end),
@@ -233,7 +241,7 @@ impl Driver {
                     }
                 }
                 ConnectionEvent::Ignored => {}
-                ConnectionEvent::Connected(_) => {
+                ConnectionEvent::Connected => {
                     self.flush_connection();
                     if let Some(connected) = self.connected.take() {
                         let _ = connected.send(Ok(()));
@@ -243,7 +251,7 @@ impl Driver {
                     self.accept(sid, &open);
                     self.flush_connection();
                 }
-                ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, accept),
+                ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
                 ConnectionEvent::SessionRejected { slot, reject } => {
                     let error = OpenError::Rejected { reason: reject.reason.clone(), codecs: reject.codecs };
                     self.end_session(slot, reject.reason, Some(error));
@@ -319,7 +327,7 @@ impl Driver {
             core.proto.attach(Place { slot, sid: self.connection.on_wire(entry.sid) });
             core.flush()
         };
-        wake.fire();
+        fire(wake);
         if let Some(done) = entry.opening.take() {
             let _ = done.send(Ok(accept));
         }
@@ -343,7 +351,7 @@ impl Driver {
         proto.granted(open.windows);
         proto.attach(Place { slot, sid: self.connection.on_wire(sid) });
         let state = SessionState::new(proto, self.link.clone(), self.peer.clone());
-        let limits = (!offered.trusted).then(Default::default);
+        let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
         self.place(Entry { state, sid, offered: Some(offered), decoding: Decoding { codec, limits }, opening: None });
         let accept = SessionAccept { codec: codec.wire_id(), windows: self.limits.windows(), methods };
         self.connection.accept(sid, slot, &accept);
@@ -431,7 +439,7 @@ impl Driver {
             self.deadline = min(self.deadline, core.proto.next_deadline());
             let wake = core.flush();
             drop(core);
-            wake.fire();
+            fire(wake);
         }
         self.wakers.drain(..).for_each(Waker::wake);
     }
@@ -538,7 +546,7 @@ impl Driver {
         core.drained(&mut self.wakers);
         let wake = core.flush();
         drop(core);
-        wake.fire();
+        fire(wake);
         self.wakers.drain(..).for_each(Waker::wake);
     }
 
@@ -609,7 +617,7 @@ struct FrameTurn<'a> {
     link: &'a Arc<Link>,
     wakers: &'a mut Vec<Waker>,
     handlers: &'a mut u32,
-    now: Time,
+    now: Instant,
 }
 
 impl FrameTurn<'_> {
@@ -625,8 +633,8 @@ impl FrameTurn<'_> {
                 }
             }
             Some(SessionEvent::Readable(key)) => {
-                if let Some(slot) = core.proto.user(key) {
-                    self.wakers.extend(slot.reader.take());
+                if let Some(waker) = core.proto.user(key).and_then(|slot| slot.reader.take()) {
+                    self.wakers.push(waker);
                 }
             }
             Some(SessionEvent::Cancelled(key)) => {
@@ -637,9 +645,9 @@ impl FrameTurn<'_> {
             }
             event => rest = event,
         }
-        let wake: Wake = core.flush();
+        let wake = core.flush();
         drop(core);
-        wake.fire();
+        fire(wake);
         if let (Some(arrival), Some(offered)) = (arrival, &entry.offered) {
             *self.handlers += 1;
             offered.start(&entry.state, arrival, entry.decoding, self.now, &self.link.runtime);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rpc_core::codec::Codec;
+use rpc_core::codec::{Codec, DecodeLimits};
 use rpc_core::context::Peer;
 use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Limits, Session};
@@ -70,7 +70,7 @@ impl SessionBuilder {
         let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
         let SessionAccept { codec, methods, .. } = opened?;
         let codec = Codec::from_wire_id(codec).unwrap_or_default();
-        let decoding = Decoding { codec, limits: (!self.trusted).then(Default::default) };
+        let decoding = Decoding { codec, limits: (!self.trusted).then_some(DecodeLimits::DEFAULT) };
         let methods = methods.map(|theirs| map_methods(info, &theirs));
         Ok(C::from_channel(Channel::new(state, decoding, methods, info, self.guard)))
     }

@@ -200,22 +200,26 @@ pub(crate) struct SessionCore {
 }
 
 /// Wakers to be fired once the locks are open.
-#[derive(Default)]
 #[must_use]
 pub(crate) struct Wake {
     driver: Option<Waker>,
     others: Vec<Waker>,
 }
 
+/// Fires what there is to fire.
+#[inline]
+pub(crate) fn fire(wake: Option<Wake>) {
+    if let Some(wake) = wake {
+        wake.fire();
+    }
+}
+
 impl Wake {
-    #[inline]
-    pub(crate) fn fire(self) {
+    fn fire(self) {
         if let Some(driver) = self.driver {
             driver.wake();
         }
-        if !self.others.is_empty() {
-            self.others.into_iter().for_each(Waker::wake);
-        }
+        self.others.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -236,7 +240,7 @@ impl SessionState {
         let result = act(&mut core.proto);
         let wake = core.flush();
         drop(core);
-        wake.fire();
+        fire(wake);
         result
     }
 
@@ -252,7 +256,7 @@ impl SessionState {
         drop(state);
         if core.proto.is_closing() {
             // The last exchange may have ended with this.
-            core.flush().fire();
+            fire(core.flush());
         }
         drop(core);
         if let Some(driver) = driver {
@@ -287,7 +291,7 @@ impl SessionState {
         if core.proto.release_sent(key) {
             let wake = core.flush();
             drop(core);
-            wake.fire();
+            fire(wake);
             return Poll::Ready(());
         }
         if let Some(slot) = core.proto.user(key) {
@@ -318,12 +322,13 @@ impl SessionState {
 impl SessionCore {
     /// Brings what is due into the outbox. The caller fires the wakers once it has let go of the lock.
     #[inline]
-    pub(crate) fn flush(&mut self) -> Wake {
-        let mut wake = Wake::default();
-        if !self.proto.needs_flush() {
-            return wake;
-        }
-        let Some(link) = &self.link else { return wake };
+    pub(crate) fn flush(&mut self) -> Option<Wake> {
+        if self.proto.needs_flush() { self.flush_now() } else { None }
+    }
+
+    fn flush_now(&mut self) -> Option<Wake> {
+        let link = self.link.as_ref()?;
+        let mut wake = Wake { driver: None, others: Vec::new() };
         let mut state = link.lock();
         self.proto.flush(&mut state.out);
         if self.proto.is_closing() && !self.forgotten && self.proto.is_finished() {
@@ -337,7 +342,7 @@ impl SessionCore {
         }
         drop(state);
         self.drained(&mut wake.others);
-        wake
+        Some(wake)
     }
 
     /// Collects those who waited for a queue that has drained.
@@ -397,7 +402,7 @@ impl<K: Send + Sync> ItemSource for SessionItems<K> {
         // Taking a batch gives the credit of the one before back.
         let wake = core.flush();
         drop(core);
-        wake.fire();
+        fire(wake);
         if items == Items::Pending { Poll::Pending } else { Poll::Ready(items) }
     }
 }

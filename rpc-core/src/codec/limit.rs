@@ -116,9 +116,15 @@ impl DecodeLimits {
     }
 }
 
+impl DecodeLimits {
+    /// The limits for messages of peers that are not trusted.
+    pub const DEFAULT: &'static Self =
+        &Self { depth: 64, items: 4 * MIB, floor_bytes: MIB, bytes_per_wire_byte: 32, ceiling_bytes: 64 * MIB };
+}
+
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { depth: 64, items: 4 * MIB, floor_bytes: MIB, bytes_per_wire_byte: 32, ceiling_bytes: 64 * MIB }
+        *Self::DEFAULT
     }
 }
 

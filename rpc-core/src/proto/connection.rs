@@ -59,28 +59,28 @@ pub struct Negotiated {
 /// What the next frame means.
 #[derive(Debug)]
 pub enum ConnectionEvent<'a> {
-    /// The handshake is complete.
-    Connected(Negotiated),
+    /// The handshake is complete; see [`Connection::negotiated`].
+    Connected,
     /// The peer opens a session: answer with [`Connection::accept`] or [`Connection::reject`].
     SessionOpened {
         /// Its alias.
         sid: Sid,
         /// What it is for.
-        open: SessionOpen,
+        open: Box<SessionOpen>,
     },
     /// The peer accepted a session of this side.
     SessionAccepted {
         /// Its place in the driver's table.
         slot: SessionSlot,
         /// What was granted.
-        accept: SessionAccept,
+        accept: Box<SessionAccept>,
     },
     /// The peer rejected a session of this side, which is forgotten.
     SessionRejected {
         /// Its place in the driver's table.
         slot: SessionSlot,
         /// Why.
-        reject: Reject,
+        reject: Box<Reject>,
     },
     /// A frame for a session.
     Frame {
@@ -118,6 +118,8 @@ pub struct Connection {
     negotiated: Negotiated,
     hello: Option<Hello>,
 
+    /// The session of the last frame: most frames come in runs.
+    last: Option<(Sid, SessionSlot)>,
     aliases: HashMap<u64, Alias, BuildHasherDefault<DenseHasher>>,
     next_local: u64,
     next_remote: u64,
@@ -157,6 +159,7 @@ impl Connection {
             state: State::Greeting { preface: true },
             negotiated,
             hello: None,
+            last: None,
             aliases: HashMap::default(),
             next_local: side.first_id(),
             next_remote: side.peer().first_id(),
@@ -345,7 +348,7 @@ impl Connection {
             sessions: peer.sessions,
         };
         self.hello = Some(peer.clone());
-        ConnectionEvent::Connected(self.negotiated.clone())
+        ConnectionEvent::Connected
     }
 
     #[inline]
@@ -359,8 +362,15 @@ impl Connection {
             return Err(ProtocolError::new(Code::FLOW, "more bytes than the connection's credit allows").into());
         }
         self.received += charge;
+        if let Some((sid, slot)) = self.last
+            && sid == frame.sid
+            && frame.kind > kind::S_REJECT
+        {
+            return Ok(Some(ConnectionEvent::Frame { slot, frame }));
+        }
         match self.aliases.get(&frame.sid.0) {
             Some(Alias::Live(slot)) if !matches!(frame.kind, kind::S_OPEN | kind::S_ACCEPT | kind::S_REJECT) => {
+                self.last = Some((frame.sid, *slot));
                 Ok(Some(ConnectionEvent::Frame { slot: *slot, frame }))
             }
             alias => {
@@ -398,15 +408,15 @@ impl Connection {
                     );
                     return Ok(Some(ConnectionEvent::Ignored));
                 }
-                Ok(Some(ConnectionEvent::SessionOpened { sid, open }))
+                Ok(Some(ConnectionEvent::SessionOpened { sid, open: Box::new(open) }))
             }
             (kind::S_ACCEPT, Some(Alias::Pending(slot))) => {
-                let accept = SessionAccept::read(frame.body)?;
+                let accept = Box::new(SessionAccept::read(frame.body)?);
                 self.aliases.insert(sid.0, Alias::Live(slot));
                 Ok(Some(ConnectionEvent::SessionAccepted { slot, accept }))
             }
             (kind::S_REJECT, Some(Alias::Pending(slot))) => {
-                let reject = Reject::read(frame.body)?;
+                let reject = Box::new(Reject::read(frame.body)?);
                 self.aliases.remove(&sid.0);
                 Ok(Some(ConnectionEvent::SessionRejected { slot, reject }))
             }
@@ -503,6 +513,7 @@ impl Connection {
 
     /// A session is over: its alias leads nowhere any more.
     pub fn forget(&mut self, sid: Sid) {
+        self.last = None;
         if self.aliases.remove(&sid.0).is_some() && !self.handshake.side.owns(sid.0) {
             self.remote_sessions -= 1;
         }

@@ -507,6 +507,19 @@ impl<U> Session<U> {
     /// the exchange is released.
     pub fn take_answer(&mut self, key: ExchangeKey) -> Answer {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Answer::Fault(self.gone()) };
+        if let (Some(xid), Some(message)) = (exchange.xid, &mut exchange.rx.message)
+            && exchange.rx.done
+            && exchange.streams.is_none()
+            && !exchange.rx.message_is_error
+            && exchange.tx.is_done()
+        {
+            // The plain case: one message was asked for, and nothing else is open.
+            let message = std::mem::take(message);
+            let shared = exchange.rx.held.shared;
+            self.release_shared(shared);
+            self.remove(key, xid);
+            return Answer::Message(message);
+        }
         let streams = exchange.has_incoming() || exchange.rx.accepted;
         let rx = &mut exchange.rx;
         let answer = if streams {

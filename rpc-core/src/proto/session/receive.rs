@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::credit::Overrun;
 use super::super::error::{Origin, ProtocolError};
 use super::super::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
-use super::{Session, SessionEvent, millis};
+use super::{OpenFields, Session, SessionEvent, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side, Xid};
 use crate::pool;
@@ -94,26 +94,50 @@ impl<U> Session<U> {
         if one_way {
             tx.state = TxState::Done;
         }
-        let rx = Rx::new(self.config.windows.stream, AnswerKind::One);
-        let (opener, xid) = (Side::Acceptor, Some(frame.xid));
-        let exchange = Exchange {
+        let rx = Rx::new(self.config.windows.stream, AnswerKind::Many);
+        let (opener, xid, deadline) = (Side::Acceptor, Some(frame.xid), Deadline::None);
+        let mut exchange = Exchange {
             xid,
             opener,
             held: false,
+            explicit: false,
             granted: false,
             queued: false,
-            explicit: false,
             tx,
             rx,
             streams: None,
-            deadline: Deadline::None,
+            deadline,
             user: user(),
         };
-        let key = self.exchanges.insert(exchange);
-        self.ids.insert(frame.xid, key);
-        match self.accept_open(key, frame) {
-            Ok(event) => Ok(event),
+        match self.read_open(&mut exchange, frame) {
+            // The plain case: the arguments are here whole, and go straight to a handler.
+            Ok((open, bytes)) if open.total.is_none() => {
+                self.release_shared(frame.charge());
+                exchange.rx.credit.release(frame.charge());
+                exchange.rx.done = frame.has(flag::END);
+                exchange.held = true;
+                let timeout = self.grant_timeout(&open);
+                exchange.deadline = timeout.map_or(Deadline::None, |timeout| Deadline::Unstamped(millis(timeout)));
+                let (method, more) = (open.method as u32, !frame.has(flag::END));
+                let key = self.insert(exchange);
+                self.ids.insert(frame.xid, key);
+                Ok(Some(SessionEvent::Opened { key, method, timeout, body: pool::copy(bytes), more, one_way }))
+            }
+            Ok((open, bytes)) => {
+                let timeout_ms = self.grant_timeout(&open).map(millis);
+                exchange.tx.open = Some(OpenFields { method: open.method as u32, timeout_ms, one_way });
+                let key = self.insert(exchange);
+                self.ids.insert(frame.xid, key);
+                let total = open.total.unwrap_or_default();
+                if let Err(refused) = self.begin(key, total, bytes, frame, false) {
+                    self.release_shared(frame.charge());
+                    self.refuse(key, frame, refused);
+                }
+                Ok(None)
+            }
             Err(refused) => {
+                let key = self.insert(exchange);
+                self.ids.insert(frame.xid, key);
                 self.release_shared(frame.charge());
                 self.refuse(key, frame, refused);
                 Ok(None)
@@ -121,34 +145,30 @@ impl<U> Session<U> {
         }
     }
 
-    fn accept_open(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+    /// The fields of an OPEN, checked as far as its exchange alone is concerned.
+    #[inline]
+    fn read_open<'f>(&self, exchange: &mut Exchange<U>, frame: &Frame<'f>) -> Result<(Open, &'f [u8]), Refused> {
         let (open, bytes) = Open::read(frame)?;
-        let method = u32::try_from(open.method).map_err(|_| Refused(Reason::new(Code::UNKNOWN_METHOD, "")))?;
-        let more = !frame.has(flag::END);
-        let max = self.config.max_deadline;
-        let timeout = match open.timeout_ms {
-            Some(ms) => Some(Duration::from_millis(ms.max(1)).min(max)),
-            // Whether the answer is a stream only the service knows; the opener says nothing where it wants no deadline
-            // but the default, which its side keeps too.
-            None => None,
-        };
-        let exchange = self.exchanges.get_mut(key).ok_or_else(|| Refused(Reason::new(Code::INTERNAL, "")))?;
-        exchange.tx.open = Some(super::OpenFields { method, timeout_ms: timeout.map(millis), one_way: frame.has(flag::ONEWAY) });
+        if open.method > u64::from(u32::MAX) {
+            return Err(Refused(Reason::new(Code::UNKNOWN_METHOD, "")));
+        }
         if exchange.rx.credit.receive(frame.charge()).is_err() {
             return Err(overrun());
         }
-        if let Some(total) = open.total {
-            if frame.has(flag::END) {
-                return Err(Refused(Reason::new(Code::PROTOCOL, "END in the middle of a message")));
-            }
-            self.begin(key, total, bytes, frame, false)?;
-            return Ok(None);
+        if bytes.len() as u64 > self.config.windows.message {
+            return Err(too_large(bytes.len() as u64, self.config.windows.message));
         }
-        let held = Held { stream: frame.charge(), shared: frame.charge() };
-        exchange.rx.message = Some(pool::copy(bytes));
-        exchange.rx.done = !more;
-        self.release_held(key, held);
-        Ok(self.start(key))
+        if open.total.is_some() && frame.has(flag::END) {
+            return Err(Refused(Reason::new(Code::PROTOCOL, "END in the middle of a message")));
+        }
+        Ok((open, bytes))
+    }
+
+    /// The time that the peer's call has, if it names one. Whether the default applies where it does not, only the
+    /// service knows: streams have none.
+    #[inline]
+    fn grant_timeout(&self, open: &Open) -> Option<Duration> {
+        open.timeout_ms.map(|ms| Duration::from_millis(ms.max(1)).min(self.config.max_deadline))
     }
 
     /// The arguments are complete: a handler can start.
@@ -157,7 +177,6 @@ impl<U> Session<U> {
         let body = exchange.rx.message.take()?;
         let fields = exchange.tx.open.take()?;
         exchange.held = true;
-        exchange.rx.kind = AnswerKind::Many;
         let timeout = fields.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         if let Some(ms) = fields.timeout_ms {
             exchange.deadline = Deadline::Unstamped(ms);
