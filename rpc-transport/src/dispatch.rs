@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rpc_core::code::Code;
 use rpc_core::context;
 use rpc_core::id::ExchangeKey;
-use rpc_core::proto::{Session, SessionEvent};
+use rpc_core::proto::{Session, SessionEvent, Time};
 use rpc_core::service::{MethodInfo, Reply, Request, Service};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
@@ -89,11 +89,11 @@ pub(crate) struct Arrival {
 
 impl Offered {
     /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
-    pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent) -> Option<Arrival> {
+    pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time) -> Option<Arrival> {
         let SessionEvent::Opened { key, method, timeout, body, more, one_way } = event else { return None };
         match self.method(method, more, one_way) {
             Ok(info) => {
-                let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key)));
+                let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
                 Some(Arrival { key, method, deadline, body, more, one_way })
             }
             Err(reason) => {

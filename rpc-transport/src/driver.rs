@@ -231,7 +231,9 @@ impl Driver {
                             link: &self.link,
                             wakers: &mut self.wakers,
                             handlers: &mut self.handlers,
-                            now: self.instant,
+                            deadline: &mut self.deadline,
+                            now,
+                            instant: self.instant,
                         };
                         match turn.handle(entry, &frame) {
                             Ok(None) => {}
@@ -243,6 +245,8 @@ impl Driver {
                 ConnectionEvent::Ignored => {}
                 ConnectionEvent::Connected => {
                     self.flush_connection();
+                    // From here on other time-outs hold.
+                    self.armed = now;
                     if let Some(connected) = self.connected.take() {
                         let _ = connected.send(Ok(()));
                     }
@@ -381,7 +385,10 @@ impl Driver {
     // ---- time ------------------------------------------------------------------------------------------------------
 
     fn timers(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
-        self.stamp(now);
+        let due = now >= self.armed || !self.sleep_polled || self.deadline.is_some_and(|deadline| deadline < self.armed);
+        if !due {
+            return Ok(());
+        }
         self.connection.handle_timeout(now)?;
         if self.connection.needs_flush() {
             self.flush_connection();
@@ -411,11 +418,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Puts times to new deadlines.
-    fn stamp(&mut self, now: Time) {
-        loop {
-            let Some(slot) = self.link.lock().out.next_unstamped() else { return };
-            let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { continue };
+    /// Puts times to a session's new deadlines.
+    fn stamp(&mut self, slot: SessionSlot, now: Time) {
+        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
             let mut core = entry.state.lock();
             core.proto.stamp(now);
             self.deadline = min(self.deadline, core.proto.next_deadline());
@@ -452,7 +457,7 @@ impl Driver {
             if self.written == self.output.len() {
                 self.output.clear();
                 self.written = 0;
-                if let Some(written) = self.collect(cx) {
+                if let Some(written) = self.collect(cx, now)? {
                     return Ok(written);
                 }
             }
@@ -505,33 +510,37 @@ impl Driver {
 
     /// Gives the waiting sessions their turns and takes what they wrote. `None`: there is something to write. Where there
     /// is nothing, the driver's waker is left behind under the same lock, so that nothing can come in between.
-    fn collect(&mut self, cx: &Context<'_>) -> Option<Written> {
+    fn collect(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Option<Written>, ConnectionError> {
         loop {
             let mut state = self.link.lock();
             self.connection.flush(&mut state.out);
             if !state.commands.is_empty() {
-                return Some(Written::Commands);
+                return Ok(Some(Written::Commands));
+            }
+            if let Some(slot) = state.out.next_unstamped() {
+                let last = !state.out.has_unstamped();
+                drop(state);
+                self.stamp(slot, now);
+                if last {
+                    self.timers(cx, now)?;
+                }
+                continue;
             }
             if state.out.frames() > 1 && !self.yielded {
                 // Several exchanges have something to say: those behind them in the run queue may too, and then one
                 // write serves all (benches/README.md, "The yield").
                 self.yielded = true;
                 cx.waker().wake_by_ref();
-                return Some(Written::Later);
+                return Ok(Some(Written::Later));
             }
             let Some((slot, lane)) = state.out.next_session() else {
-                state.out.swap(&mut self.output);
                 self.yielded = false;
-                if !self.output.is_empty() {
-                    return None;
-                }
-                if state.out.needs_driver() {
-                    // Deadlines that came in since the timers were looked at.
-                    cx.waker().wake_by_ref();
-                } else {
+                if state.out.is_quiet() {
                     state.driver = Some(cx.waker().clone());
+                    return Ok(Some(Written::All));
                 }
-                return Some(Written::All);
+                state.out.swap(&mut self.output);
+                return Ok(None);
             };
             drop(state);
             self.yielded = true;
@@ -617,19 +626,22 @@ struct FrameTurn<'a> {
     link: &'a Arc<Link>,
     wakers: &'a mut Vec<Waker>,
     handlers: &'a mut u32,
-    now: Instant,
+    deadline: &'a mut Option<Time>,
+    now: Time,
+    instant: Instant,
 }
 
 impl FrameTurn<'_> {
     #[inline]
     fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
         let mut core = entry.state.lock();
-        let event = core.proto.handle_frame(frame, Slot::default)?;
+        let event = core.proto.handle_frame(frame, self.now, Slot::default)?;
         let (mut arrival, mut rest) = (None, None);
         match event {
             Some(event @ SessionEvent::Opened { .. }) => {
                 if let Some(offered) = &entry.offered {
-                    arrival = offered.admit(&mut core.proto, event);
+                    arrival = offered.admit(&mut core.proto, event, self.now);
+                    *self.deadline = min(*self.deadline, core.proto.next_deadline());
                 }
             }
             Some(SessionEvent::Readable(key)) => {
@@ -650,7 +662,7 @@ impl FrameTurn<'_> {
         fire(wake);
         if let (Some(arrival), Some(offered)) = (arrival, &entry.offered) {
             *self.handlers += 1;
-            offered.start(&entry.state, arrival, entry.decoding, self.now, &self.link.runtime);
+            offered.start(&entry.state, arrival, entry.decoding, self.instant, &self.link.runtime);
         }
         Ok(rest)
     }

@@ -224,7 +224,15 @@ impl Connection {
 
     /// Moves what waits here into the control lane, and credit both ways. The driver calls it once before it reads and
     /// once before it writes.
+    #[inline]
     pub fn flush(&mut self, out: &mut Outbox) {
+        if self.needs_flush() {
+            self.flush_now(out);
+        }
+        self.allowed = out.grant().max();
+    }
+
+    fn flush_now(&mut self, out: &mut Outbox) {
         if let Some(max) = self.raise.take() {
             out.raise(max);
         }
@@ -241,7 +249,6 @@ impl Connection {
             }
             out.control(head, &body);
         }
-        self.allowed = out.grant().max();
     }
 
     /// Whether [`flush`](Self::flush) has anything to do.

@@ -84,6 +84,9 @@ impl Output {
 
     /// Empties it and keeps the allocation, unless a burst made it far larger than a batch.
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         self.bytes.clear();
         if self.bytes.capacity() > 4 * BATCH {
             self.bytes = Vec::new();
@@ -243,6 +246,12 @@ impl Outbox {
     #[inline]
     pub fn needs_stamp(&mut self, slot: SessionSlot) {
         self.unstamped.push(slot);
+    }
+
+    /// Whether a session has deadlines without a time.
+    #[inline]
+    pub fn has_unstamped(&self) -> bool {
+        !self.unstamped.is_empty()
     }
 
     /// The next session with an unstamped deadline.

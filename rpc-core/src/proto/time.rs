@@ -18,9 +18,10 @@ impl Time {
     }
 
     /// This point moved by `duration`; the far end of the clock where that overflows.
+    #[inline]
     pub const fn after(self, duration: Duration) -> Self {
-        let micros = duration.as_micros();
-        if micros > u64::MAX as u128 { Self(u64::MAX) } else { Self(self.0.saturating_add(micros as u64)) }
+        let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros() as u64);
+        Self(self.0.saturating_add(micros))
     }
 
     /// How long from `earlier` to here; zero if `earlier` is the later one.

@@ -131,7 +131,7 @@ impl Node {
                 Some(ConnectionEvent::Frame { slot, frame }) => {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("aliases lead to sessions");
-                    match attached.core.handle_frame(&frame, || u64::MAX) {
+                    match attached.core.handle_frame(&frame, now, || u64::MAX) {
                         Ok(event) => self.events.extend(event.map(|event| Event::Session(index, event))),
                         Err(error) => return Err(error.into()),
                     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::credit::Overrun;
 use super::super::error::{Origin, ProtocolError};
 use super::super::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
+use super::super::time::Time;
 use super::{OpenFields, Session, SessionEvent, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side, Xid};
@@ -23,12 +24,17 @@ impl From<DecodeError> for Refused {
 }
 
 impl<U> Session<U> {
-    /// Handles a frame of session or exchange scope. `user` makes what is attached to an exchange that it opens.
+    /// Handles a frame of session or exchange scope that was read at `now`. `user` makes what is attached to an exchange that it opens.
     ///
     /// # Errors
     /// The peer broke a rule of the session: [`abort`](Self::abort) it. Rules of one exchange end that exchange alone
     /// and are no error here.
-    pub fn handle_frame(&mut self, frame: &Frame<'_>, user: impl FnOnce() -> U) -> Result<Option<SessionEvent>, ProtocolError> {
+    pub fn handle_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Time,
+        user: impl FnOnce() -> U,
+    ) -> Result<Option<SessionEvent>, ProtocolError> {
         let raw = RawFrame { kind: frame.kind, flags: frame.flags, rest: &[] };
         if raw.is_sequenced() {
             self.rx_count += 1;
@@ -36,11 +42,11 @@ impl<U> Session<U> {
         match frame.kind {
             kind::OPEN => {
                 self.charge(frame)?;
-                self.handle_open(frame, user)
+                self.handle_open(frame, now, user)
             }
             kind::DATA => {
                 self.charge(frame)?;
-                self.handle_data(frame)
+                self.handle_data(frame, now)
             }
             kind::RESET => self.handle_reset(frame),
             kind::CANCEL => self.handle_cancel(frame),
@@ -73,7 +79,12 @@ impl<U> Session<U> {
             .map_err(|Overrun| ProtocolError::new(Code::FLOW, "more bytes than the session's credit allows"))
     }
 
-    fn handle_open(&mut self, frame: &Frame<'_>, user: impl FnOnce() -> U) -> Result<Option<SessionEvent>, ProtocolError> {
+    fn handle_open(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Time,
+        user: impl FnOnce() -> U,
+    ) -> Result<Option<SessionEvent>, ProtocolError> {
         if frame.xid.0 != self.next_remote {
             let text = format!("OPEN of {}, where {} is next", frame.xid, self.next_remote);
             return Err(ProtocolError::new(Code::PROTOCOL, text));
@@ -117,7 +128,7 @@ impl<U> Session<U> {
                 exchange.rx.done = frame.has(flag::END);
                 exchange.held = true;
                 let timeout = self.grant_timeout(&open);
-                exchange.deadline = timeout.map_or(Deadline::None, |timeout| Deadline::Unstamped(millis(timeout)));
+                exchange.deadline = self.deadline_at(now, timeout);
                 let (method, more) = (open.method as u32, !frame.has(flag::END));
                 let key = self.insert(exchange);
                 self.ids.insert(frame.xid, key);
@@ -172,26 +183,36 @@ impl<U> Session<U> {
     }
 
     /// The arguments are complete: a handler can start.
-    fn start(&mut self, key: ExchangeKey) -> Option<SessionEvent> {
+    fn start(&mut self, key: ExchangeKey, now: Time) -> Option<SessionEvent> {
         let exchange = self.exchanges.get_mut(key)?;
         let body = exchange.rx.message.take()?;
         let fields = exchange.tx.open.take()?;
         exchange.held = true;
         let timeout = fields.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
-        if let Some(ms) = fields.timeout_ms {
-            exchange.deadline = Deadline::Unstamped(ms);
-            self.unstamped.push(key);
+        let done = exchange.rx.done;
+        let deadline = self.deadline_at(now, timeout);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.deadline = deadline;
         }
-        let more = !exchange.rx.done;
+        let more = !done;
         Some(SessionEvent::Opened { key, method: fields.method, timeout, body, more, one_way: fields.one_way })
     }
 
+    #[inline]
+    fn deadline_at(&mut self, now: Time, timeout: Option<Duration>) -> Deadline {
+        let Some(timeout) = timeout else { return Deadline::None };
+        let at = now.after(timeout);
+        self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
+        Deadline::At(at)
+    }
+
     /// A call of the peer that names no deadline has this one, where its method is no stream.
-    pub fn default_deadline(&mut self, key: ExchangeKey) -> Duration {
+    #[inline]
+    pub fn default_deadline(&mut self, key: ExchangeKey, now: Time) -> Duration {
         let timeout = self.config.default_deadline;
+        let deadline = self.deadline_at(now, Some(timeout));
         if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.deadline = Deadline::Unstamped(millis(timeout));
-            self.unstamped.push(key);
+            exchange.deadline = deadline;
         }
         timeout
     }
@@ -213,14 +234,14 @@ impl<U> Session<U> {
         self.settle(key);
     }
 
-    fn handle_data(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+    fn handle_data(&mut self, frame: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, ProtocolError> {
         let key = self.live_rx(frame.xid)?;
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
         if exchange.rx.discard {
             self.release_shared(frame.charge());
             return Ok(self.end_of_rx(key, frame, None));
         }
-        match self.accept_data(key, frame) {
+        match self.accept_data(key, frame, now) {
             Ok(event) => Ok(self.end_of_rx(key, frame, event)),
             Err(refused) => {
                 self.release_shared(frame.charge());
@@ -247,7 +268,7 @@ impl<U> Session<U> {
     }
 
     /// Takes the bytes of a frame that somebody waits for.
-    fn accept_data(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+    fn accept_data(&mut self, key: ExchangeKey, frame: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, Refused> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
         let rx = &mut exchange.rx;
         if rx.credit.receive(frame.charge()).is_err() {
@@ -255,7 +276,7 @@ impl<U> Session<U> {
         }
         let (eom, end, is_error) = (frame.has(flag::EOM), frame.has(flag::END), frame.has(flag::ERR));
         if rx.partial.is_some() {
-            return self.continue_message(key, frame);
+            return self.continue_message(key, frame, now);
         }
         if !eom {
             if end && frame.body.is_empty() {
@@ -317,7 +338,7 @@ impl<U> Session<U> {
     }
 
     /// A further piece.
-    fn continue_message(&mut self, key: ExchangeKey, frame: &Frame<'_>) -> Result<Option<SessionEvent>, Refused> {
+    fn continue_message(&mut self, key: ExchangeKey, frame: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, Refused> {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
         let rx = &mut exchange.rx;
         let Some(partial) = &mut rx.partial else { return Ok(None) };
@@ -354,7 +375,7 @@ impl<U> Session<U> {
         self.completed(partial.admission);
         if opens {
             self.release_held(key, held);
-            return Ok(self.start(key));
+            return Ok(self.start(key, now));
         }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.rx.held.add(held);
