@@ -88,7 +88,7 @@ pub(crate) struct Driver {
     /// A time at or before the next deadline of any session.
     deadline: Option<Time>,
     handlers: u32,
-    yielded: bool,
+    batch: Batching,
     /// The time of the turn, for the deadlines of its handlers.
     instant: Instant,
     wakers: Vec<Waker>,
@@ -138,7 +138,7 @@ impl Driver {
             limits,
             deadline: None,
             handlers: 0,
-            yielded: false,
+            batch: Batching::default(),
             instant: Instant::now(),
             wakers: Vec::new(),
         }
@@ -167,6 +167,7 @@ impl Driver {
         loop {
             self.read(cx, now)?;
             if !self.wakers.is_empty() {
+                self.batch.woken += self.wakers.len();
                 self.wakers.drain(..).for_each(Waker::wake);
             }
             if self.handlers >= HANDLERS_PER_TURN {
@@ -526,24 +527,22 @@ impl Driver {
                 }
                 continue;
             }
-            if state.out.frames() > 1 && !self.yielded {
-                // Several exchanges have something to say: those behind them in the run queue may too, and then one
-                // write serves all (benches/README.md, "The yield").
-                self.yielded = true;
+            let frames = state.out.frames();
+            if self.batch.grows(frames) {
                 cx.waker().wake_by_ref();
                 return Ok(Some(Written::Later));
             }
             let Some((slot, lane)) = state.out.next_session() else {
-                self.yielded = false;
                 if state.out.is_quiet() {
                     state.driver = Some(cx.waker().clone());
                     return Ok(Some(Written::All));
                 }
+                self.batch = Batching::default();
                 state.out.swap(&mut self.output);
                 return Ok(None);
             };
             drop(state);
-            self.yielded = true;
+            self.batch.closed = true;
             self.take_turn(slot, lane);
         }
     }
@@ -618,6 +617,33 @@ impl Driver {
         };
         // What goes wrong here concerns nobody any more.
         let _ = tokio::time::timeout(LINGER, farewell).await;
+    }
+}
+
+/// When to write: a batch that still grows is worth a turn of everybody else's first, because one write serves all of
+/// it (benches/README.md, "The yield").
+#[derive(Default)]
+struct Batching {
+    /// Callers woken since the last write: most of them will have something to say at once.
+    woken: usize,
+    /// Frames at the last look.
+    frames: usize,
+    yields: u32,
+    closed: bool,
+}
+
+impl Batching {
+    /// Turns given away for one batch at the most.
+    const MOST: u32 = 4;
+
+    #[inline]
+    fn grows(&mut self, frames: usize) -> bool {
+        let several = frames > 1 || (frames == 1 && self.woken > 1);
+        let grew = frames > self.frames;
+        self.frames = frames;
+        let more = several && grew && !self.closed && self.yields < Self::MOST;
+        self.yields += u32::from(more);
+        more
     }
 }
 
