@@ -7,7 +7,7 @@ mod common;
 use std::time::Instant;
 
 use bytes::Bytes;
-use common::{Echo, EchoClient, EchoServer, Echoes, Nested, echo_calls, runtime};
+use common::{EchoClient, EchoServer, Echoes, echo_calls, nested_calls, runtime};
 
 const USAGE: &str = "usage: load serve [THREADS] | load drive ENDPOINT WORKLOAD COUNT [THREADS]
 workloads: w1 w2 w3 (echo of 64 bytes, 1, 64, 1024 in flight), w4 (echo of 1 MiB, 8 in flight),
@@ -55,7 +55,7 @@ async fn drive(endpoint: String, workload: String, count: u64) {
         "w3" => echo_calls(&client, count, 1024, 64).await,
         "w4" => echo_calls(&client, count, 8, 1 << 20).await,
         "w5" => {
-            let mut items = Echo::items(&client, count, 64).await.expect("the stream opens");
+            let mut items = client.items(count, 64).await.expect("the stream opens");
             let mut seen = 0;
             while let Some(item) = items.next().await {
                 seen += u64::from(item.expect("the stream holds").len() == 64);
@@ -67,7 +67,7 @@ async fn drive(endpoint: String, workload: String, count: u64) {
             let items = futures::stream::iter((0..count).map(move |_| item.clone()));
             assert_eq!(client.collect(items).await.expect("the stream is taken"), count * 64);
         }
-        "w6" => nested(&client, count).await,
+        "w6" => nested_calls(&client, count).await,
         "note" => {
             let body = Bytes::from(vec![7; 64]);
             for _ in 0..count {
@@ -79,21 +79,4 @@ async fn drive(endpoint: String, workload: String, count: u64) {
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{workload}: {count} in {seconds:.3} s, {:.0}/s", count as f64 / seconds);
-}
-
-async fn nested(client: &EchoClient, count: u64) {
-    let callers: Vec<_> = (0..64)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move {
-                let value = Nested::sample();
-                for _ in 0..count / 64 {
-                    assert_eq!(client.nested(value.clone()).await.expect("the echo answers").id, 42);
-                }
-            })
-        })
-        .collect();
-    for caller in callers {
-        caller.await.expect("no caller panics");
-    }
 }

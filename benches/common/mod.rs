@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 /// W6: a nested struct.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Nested {
-    pub id: u64,
-    pub name: String,
-    pub tags: Vec<String>,
-    pub points: Vec<f64>,
-    pub map: BTreeMap<String, u64>,
+pub(crate) struct Nested {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) points: Vec<f64>,
+    pub(crate) map: BTreeMap<String, u64>,
 }
 
 impl Nested {
-    pub fn sample() -> Self {
+    pub(crate) fn sample() -> Self {
         Self {
             id: 42,
             name: "sixteen letters!".into(),
@@ -30,7 +30,7 @@ impl Nested {
 }
 
 #[rpc::service]
-pub trait Echo {
+pub(crate) trait Echo {
     async fn echo(&self, bytes: Bytes) -> rpc::Result<Bytes>;
     async fn nested(&self, value: Nested) -> rpc::Result<Nested>;
     async fn items(&self, count: u64, size: u32) -> rpc::Result<rpc::Streaming<Bytes>>;
@@ -40,7 +40,7 @@ pub trait Echo {
 }
 
 #[derive(Debug, Default)]
-pub struct Echoes;
+pub(crate) struct Echoes;
 
 impl Echo for Echoes {
     async fn echo(&self, bytes: Bytes) -> rpc::Result<Bytes> {
@@ -70,14 +70,14 @@ impl Echo for Echoes {
 }
 
 /// A runtime with one thread, or with `threads` workers.
-pub fn runtime(threads: usize) -> tokio::runtime::Runtime {
+pub(crate) fn runtime(threads: usize) -> tokio::runtime::Runtime {
     let mut builder =
         if threads > 1 { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     builder.worker_threads(threads.max(1)).enable_all().build().expect("a runtime starts")
 }
 
 /// Makes `calls` echo calls of `size` bytes, `in_flight` at a time.
-pub async fn echo_calls(client: &EchoClient, calls: u64, in_flight: u64, size: usize) {
+pub(crate) async fn echo_calls(client: &EchoClient, calls: u64, in_flight: u64, size: usize) {
     let body = Bytes::from(vec![7; size]);
     let callers: Vec<_> = (0..in_flight)
         .map(|caller| {
@@ -94,4 +94,30 @@ pub async fn echo_calls(client: &EchoClient, calls: u64, in_flight: u64, size: u
     for caller in callers {
         caller.await.expect("no caller panics");
     }
+}
+
+/// Makes `calls` echo calls of a nested struct, 64 at a time.
+pub(crate) async fn nested_calls(client: &EchoClient, calls: u64) {
+    let callers: Vec<_> = (0..64)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let value = Nested::sample();
+                for _ in 0..calls / 64 {
+                    assert_eq!(client.nested(value.clone()).await.expect("the echo answers").id, 42);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.expect("no caller panics");
+    }
+}
+
+/// A server over TCP in this process, and a client of it.
+pub(crate) async fn tcp_client() -> (rpc::Server, EchoClient) {
+    let server =
+        rpc::Server::builder().service(EchoServer::new(Echoes)).listen("tcp://127.0.0.1:0").await.expect("loopback listens");
+    let connection = rpc::Connection::open(server.endpoint()).await.expect("the server answers");
+    (server, connection.session().open().await.expect("the session opens"))
 }

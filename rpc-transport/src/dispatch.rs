@@ -191,7 +191,7 @@ impl MethodState {
     fn poll(&self, running: &mut Running) -> Poll<Reply> {
         let mut cx = Context::from_waker(Waker::noop());
         let suspect = self.slow.load(Ordering::Relaxed) > 0;
-        if !suspect && self.calls.fetch_add(1, Ordering::Relaxed) % SAMPLE != 0 {
+        if !suspect && !self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
             return running.poll(&mut cx);
         }
         let before = Instant::now();

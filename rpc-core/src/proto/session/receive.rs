@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use super::super::credit::Overrun;
-use super::super::error::{Origin, ProtocolError};
-use super::super::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
-use super::super::time::Time;
 use super::{OpenFields, Session, SessionEvent, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side, Xid};
 use crate::pool;
+use crate::proto::credit::Overrun;
+use crate::proto::error::{Origin, ProtocolError};
+use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
+use crate::proto::time::Time;
 use crate::wire::frame::{Abort, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
 use crate::wire::{DecodeError, RawFrame, varint};
 

@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 
-use super::super::error::ExchangeFault;
-use super::super::exchange::{AnswerKind, Body, Exchange, OpenFields, TxState};
-use super::super::outbox::{Lane, Outbox, QUANTUM};
 use super::{Link, OpenCommand, Session};
 use crate::id::{ExchangeKey, Xid};
+use crate::proto::error::ExchangeFault;
+use crate::proto::exchange::{AnswerKind, Body, Exchange, OpenFields, TxState};
+use crate::proto::outbox::{Lane, Outbox, QUANTUM};
 use crate::wire::HeadBuf;
 use crate::wire::frame::{MIN_CHARGE, Open, Reset, charge, exchange_head, flag, kind, session_head};
 use crate::wire::varint;

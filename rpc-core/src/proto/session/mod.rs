@@ -1,5 +1,5 @@
 //! A session: the exchanges of one principal with one service, their sequence, their credit (docs/PROTOCOL.md §5 to §8).
-//! A value of its own: it is attached to a connection's [`Outbox`](super::Outbox) and can be detached and attached
+//! A value of its own: it is attached to a connection's [`Outbox`](crate::proto::Outbox) and can be detached and attached
 //! elsewhere.
 //!
 //! ```text
@@ -14,16 +14,16 @@ mod transmit;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::batch::Batch;
-use super::config::SessionConfig;
-use super::credit::{RecvCredit, SendCredit};
-use super::error::{ExchangeFault, Origin};
-use super::exchange::{AnswerKind, Body, Deadline, Exchange, Held, OpenFields, Rx, Tx, TxState};
-use super::outbox::SessionSlot;
-use super::table::{Ids, Table};
-use super::time::Time;
 use crate::code::Code;
 use crate::id::{ExchangeKey, Sid, Side, Xid};
+use crate::proto::batch::Batch;
+use crate::proto::config::SessionConfig;
+use crate::proto::credit::{RecvCredit, SendCredit};
+use crate::proto::error::{ExchangeFault, Origin};
+use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, Held, OpenFields, Rx, Tx, TxState};
+use crate::proto::outbox::SessionSlot;
+use crate::proto::table::{Ids, Table};
+use crate::proto::time::Time;
 use crate::wire::frame::{Abort, Reason};
 use crate::wire::hello::Windows;
 
