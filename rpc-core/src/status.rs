@@ -361,12 +361,13 @@ mod tests {
     #[test]
     fn a_lifted_fault_keeps_its_class_and_a_lifted_error_is_converted() {
         fn gateway(result: Result<u32, KvError>) -> Result<u32, GatewayError> {
-            Ok(result.lift()?)
+            let value: u32 = result.lift()?;
+            Ok(value + 1)
         }
         let fault = Fault::new(FaultKind::Deadline, "late");
         assert_eq!(gateway(Err(fault.clone().into())), Err(Error::Fault(fault)));
         assert_eq!(gateway(get(true)), Err(Error::App(GatewayError("no such key".into()))));
-        assert_eq!(gateway(get(false)), Ok(7));
+        assert_eq!(gateway(get(false)), Ok(8));
     }
 
     #[test]
