@@ -77,15 +77,14 @@ pub struct Request {
     method: u32,
     body: Vec<u8>,
     decoding: Decoding,
-    context: Context,
     input: Option<Box<dyn ItemSource>>,
 }
 
 impl Request {
     /// A call of method number `method` with encoded arguments. `input` yields the items where the caller streams.
     #[inline]
-    pub fn new(method: u32, body: Vec<u8>, decoding: Decoding, context: Context, input: Option<Box<dyn ItemSource>>) -> Self {
-        Self { method, body, decoding, context, input }
+    pub fn new(method: u32, body: Vec<u8>, decoding: Decoding, input: Option<Box<dyn ItemSource>>) -> Self {
+        Self { method, body, decoding, input }
     }
 
     /// The method's place in [`ServiceInfo::methods`].
@@ -94,9 +93,9 @@ impl Request {
         self.method
     }
 
-    /// The call's context.
-    pub fn context(&self) -> &Context {
-        &self.context
+    /// The context of the call: the ambient one of its handler, which is who asks.
+    pub fn context(&self) -> Context {
+        Context::current()
     }
 
     /// The encoded arguments.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 
 use rpc_core::codec::Codec;
@@ -156,10 +157,14 @@ impl ConnectionBuilder {
     pub async fn open(self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
         self.limits.check().map_err(OpenError::Config)?;
         let endpoint = endpoint.to_endpoint()?;
-        let connected = match &endpoint {
-            Endpoint::Tcp { host, port } => tcp::connect(host, *port).await,
-            Endpoint::Memory { name } => memory::connect(name).await,
+        let connecting = async {
+            match &endpoint {
+                Endpoint::Tcp { host, port } => tcp::connect(host, *port).await,
+                Endpoint::Memory { name } => memory::connect(name).await,
+            }
         };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
+        let connected = tokio::time::timeout(self.limits.handshake, connecting).await.unwrap_or_else(|_| Err(late()));
         let unreachable = |error: std::io::Error| OpenError::Unreachable {
             endpoint: endpoint.clone(),
             kind: error.kind(),

@@ -134,7 +134,7 @@ impl Offered {
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
             Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })
         });
-        let future = self.service.call(Request::new(method, body, decoding, context.clone(), input));
+        let future = self.service.call(Request::new(method, body, decoding, input));
         let mut running = Running { future, context: Some(context) };
         let state = &self.methods[method as usize];
         if !large && state.slow.load(Ordering::Relaxed) < SLOW_STREAK {

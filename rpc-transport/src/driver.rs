@@ -42,11 +42,21 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Handlers that are polled in one turn before other tasks have theirs.
 const HANDLERS_PER_TURN: u32 = 32;
 
+/// Turns full of handlers after which their answers are written even if more calls wait.
+const TURNS_UNWRITTEN: u32 = 4;
+
 /// Control replies that a peer may owe us to read, in bytes, before it is not read itself any more.
 const OWED: usize = 64 * 1024;
 
 /// How long a closed connection waits for the other end to let go, so that its last bytes are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// A driver that is dropped in the middle (its runtime shut down) must not leave anybody waiting.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.finish(&ConnectionError::Closed);
+    }
+}
 
 /// How an attempt to write everything ended.
 enum Written {
@@ -88,6 +98,7 @@ pub(crate) struct Driver {
     /// A time at or before the next deadline of any session.
     deadline: Option<Time>,
     handlers: u32,
+    unwritten: u32,
     batch: Batching,
     /// The time of the turn, for the deadlines of its handlers.
     instant: Instant,
@@ -138,6 +149,7 @@ impl Driver {
             limits,
             deadline: None,
             handlers: 0,
+            unwritten: 0,
             batch: Batching::default(),
             instant: Instant::now(),
             wakers: Vec::new(),
@@ -171,10 +183,16 @@ impl Driver {
                 self.wakers.drain(..).for_each(Waker::wake);
             }
             if self.handlers >= HANDLERS_PER_TURN {
-                // There is more to handle; others have their turn first, and what is ready goes out with the rest.
+                // There is more to handle; others have their turn first, and what is ready goes out with the rest,
+                // unless that takes too long.
                 cx.waker().wake_by_ref();
-                return Ok(());
+                self.unwritten += 1;
+                if self.unwritten < TURNS_UNWRITTEN {
+                    return Ok(());
+                }
+                self.batch.closed = true;
             }
+            self.unwritten = 0;
             self.timers(cx, now)?;
             match self.write(cx, now)? {
                 Written::All if self.closing => return Err(ConnectionError::Closed),
@@ -564,6 +582,9 @@ impl Driver {
     fn finish(&mut self, error: &ConnectionError) {
         let (commands, waiting) = {
             let mut state = self.link.lock();
+            if state.closed.is_some() {
+                return;
+            }
             state.closed = Some(error.clone());
             (std::mem::take(&mut state.commands), std::mem::take(&mut state.on_close))
         };

@@ -254,14 +254,16 @@ impl SessionState {
         let result = act(proto, &mut state.out);
         let driver = state.driver.take();
         drop(state);
-        if core.proto.is_closing() {
-            // The last exchange may have ended with this.
-            fire(core.flush());
-        }
+        // The last exchange may have ended with this, and a queue may have drained.
+        let mut others = Vec::new();
+        core.drained(&mut others);
+        let rest = if core.proto.is_closing() { core.flush() } else { None };
         drop(core);
         if let Some(driver) = driver {
             driver.wake();
         }
+        others.into_iter().for_each(Waker::wake);
+        fire(rest);
         Some(result)
     }
 

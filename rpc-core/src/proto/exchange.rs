@@ -82,6 +82,8 @@ pub(super) struct Tx {
     /// A single message: the arguments, a unary answer, an application error.
     pub(super) body: Option<Body>,
     pub(super) body_is_error: bool,
+    /// The buffer of the arguments, once they are written: the answer is kept in it.
+    pub(super) spare: Vec<u8>,
     /// How much of the message at the front (body or item) has been written.
     pub(super) written: usize,
     /// CANCEL is to be written.
@@ -215,6 +217,7 @@ impl Tx {
             accept: false,
             body: None,
             body_is_error: false,
+            spare: Vec::new(),
             written: 0,
             cancel: None,
             watched: false,

@@ -78,7 +78,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         method.wire().map(|(argument, form)| (&argument.ident, form::wire_type(&private, argument, form))).unzip();
     let context = method.context().map(|argument| {
         let ident = &argument.ident;
-        quote_spanned!(near(ident)=> let #ident = request.context();)
+        quote_spanned!(near(ident)=> let #ident = &request.context();)
     });
     let passed = method.arguments.iter().map(|argument| match &argument.role {
         Role::Wire(form) => form::decoded(&argument.ident, form),

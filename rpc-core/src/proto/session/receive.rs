@@ -305,7 +305,10 @@ impl<U> Session<U> {
         if kind == AnswerKind::Many && !is_error {
             exchange.streams().incoming.push(frame.body);
         } else if end {
-            rx.message = Some(pool::copy(frame.body));
+            let mut message = std::mem::take(&mut exchange.tx.spare);
+            message.clear();
+            message.extend_from_slice(frame.body);
+            rx.message = Some(message);
             rx.message_is_error = is_error;
         } else {
             return Err(one_message());

@@ -141,7 +141,9 @@ impl<U> Session<U> {
         exchange.tx.state = if command.more { TxState::Open } else { TxState::Done };
         exchange.xid = Some(xid);
         exchange.granted = true;
-        command.body.recycle();
+        if let Body::Inline(bytes) = command.body {
+            exchange.tx.spare = bytes;
+        }
         self.opened += 1;
         self.next_local += 2;
         let key = self.insert(exchange);

@@ -114,7 +114,7 @@ impl<__S: Kv + 'static> ::rpc::__private::Service for KvServer<__S> {
                                 return ::rpc::__private::Reply::fault(fault);
                             }
                         };
-                        let cx = request.context();
+                        let cx = &request.context();
                         let result = <__S as Kv>::import(&*service, cx, table, rows)
                             .await;
                         result
