@@ -53,5 +53,9 @@ pub mod __private {
     pub use rpc_core::service::{Answer, Argument, MethodInfo, MethodKind, Reply, ReplyFuture, Request, Service, ServiceInfo};
     pub use rpc_core::status::{AppError, Never, Outcome};
     pub use rpc_core::streaming::Streaming;
-    pub use rpc_transport::{Backend, Call, Channel, Client, IntoLocal};
+    pub use rpc_transport::{Backend, Call, Channel, Client, Direct, IntoLocal};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

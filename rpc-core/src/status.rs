@@ -171,6 +171,12 @@ impl Fault {
         Self(Box::new(Details { kind, code, text: text.into(), may_have_run, retry_after: None }))
     }
 
+    /// A failure of this side that is no error of the application's, from whatever describes it: what ends a stream
+    /// whose source broke.
+    pub fn internal(detail: impl fmt::Display) -> Self {
+        Self::new(FaultKind::Internal, detail.to_string())
+    }
+
     /// A fault that stands for a code of the protocol.
     pub fn from_code(code: Code, text: impl Into<String>, may_have_run: bool) -> Self {
         let kind = match code {

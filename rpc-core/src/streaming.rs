@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -111,7 +112,12 @@ impl<T, E> Streaming<T, E> {
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error<E>>>> {
         let item = match &mut self.inner {
             Inner::Remote(remote) => ready!(remote.poll_item(cx)),
-            Inner::Local(items) => ready!(items.as_mut().poll_next(cx)),
+            Inner::Local(items) => {
+                // A stream of this process that panics breaks as one from elsewhere does: with a fault.
+                let polled = catch_unwind(AssertUnwindSafe(|| items.as_mut().poll_next(cx)));
+                let panicked = || Poll::Ready(Some(Err(Fault::new(FaultKind::Internal, "the stream panicked").into())));
+                ready!(polled.unwrap_or_else(|_| panicked()))
+            }
             Inner::Over => None,
         };
         if !matches!(item, Some(Ok(_))) {

@@ -16,7 +16,7 @@ use rpc_core::streaming::{Decoding, ItemEncoder, ItemSource};
 
 use crate::channel::Channel;
 use crate::handler::send_items;
-use crate::local::LocalCall;
+use crate::local::Direct;
 use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
 
 /// A call, made by the methods of a generated client.
@@ -46,7 +46,7 @@ pub struct Call<T, E = Never> {
 
 enum State<T, E> {
     Remote(Remote<T, E>),
-    Local(LocalCall<T, E>),
+    Local(Direct<'static, T, E>),
     Failed(Fault),
     Over,
 }
@@ -101,7 +101,7 @@ impl<T, E> Call<T, E> {
     where
         F: Future<Output = Result<T, Error<E>>> + Send + 'static,
     {
-        Self { state: State::Local(LocalCall::new(Box::pin(future))), timeout: None, inherited: None }
+        Self { state: State::Local(Direct::new(Box::pin(future))), timeout: None, inherited: None }
     }
 
     /// Gives the call so much time from its first poll. A handler's own deadline is kept if it is earlier.
@@ -118,7 +118,7 @@ impl<T, E> Call<T, E> {
 }
 
 /// The time that a call has, from its own option and the deadline of the call that it is made for.
-fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
+pub(crate) fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
     let inherited = inherited.or_else(context::Context::current_deadline);
     let inherited = inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     match (timeout, inherited) {
@@ -137,7 +137,15 @@ impl<T, E> Future for Call<T, E> {
         let Self { state, timeout, inherited } = &mut *self;
         let result = match state {
             State::Remote(remote) => remote.poll(cx, *timeout, *inherited),
-            State::Local(local) => local.poll(cx, || time_left(*timeout, *inherited)),
+            State::Local(local) => {
+                if let Some(timeout) = timeout.take() {
+                    local.timeout(timeout);
+                }
+                if let Some(deadline) = inherited.take() {
+                    local.inherit(Some(deadline));
+                }
+                Pin::new(local).poll(cx)
+            }
             State::Failed(_) | State::Over => match std::mem::replace(state, State::Over) {
                 State::Failed(fault) => Poll::Ready(Err(Error::Fault(fault))),
                 _ => panic!("a call is polled behind its end"),

@@ -7,6 +7,7 @@
 //! The reader never waits for the writer: where the socket takes nothing, reading goes on (docs/PROTOCOL.md §7.4), but
 //! for one bound: while a peer does not take the replies it is owed, it is not read either.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use tokio::time::Sleep;
 use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
-use crate::state::{Command, Link, SessionState, Slot, fire};
+use crate::state::{Command, Link, Opening, SessionState, Slot, fire};
 use crate::stream::{BoxIo, Connected};
 
 /// The receive buffer at the start, in bytes: a batch of the peer's.
@@ -83,6 +84,8 @@ pub(crate) struct Driver {
     services: Option<Arc<Services>>,
     sessions: Vec<Option<Entry>>,
     free: Vec<u32>,
+    /// Sessions of this side that wait for others to close.
+    waiting: VecDeque<Opening>,
     connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
 
     input: Input,
@@ -137,6 +140,7 @@ impl Driver {
             services,
             sessions: Vec::new(),
             free: Vec::new(),
+            waiting: VecDeque::new(),
             connected: told,
             input: Input::new(READ_BUFFER),
             output: Output::default(),
@@ -206,7 +210,7 @@ impl Driver {
         let commands = std::mem::take(&mut self.link.lock().commands);
         for command in commands {
             match command {
-                Command::Open { session, open, done } => self.open_session(session, &open, done),
+                Command::Open(opening) => self.open_or_wait(opening),
                 Command::Forget(slot) => self.forget(slot),
                 Command::Close => self.closing = true,
             }
@@ -277,7 +281,7 @@ impl Driver {
                 ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
                 ConnectionEvent::SessionRejected { slot, reject } => {
                     let error = OpenError::Rejected { reason: reject.reason.clone(), codecs: reject.codecs };
-                    self.end_session(slot, reject.reason, Some(error));
+                    self.end_session(slot, reject.reason, Some(error), false);
                 }
             }
         }
@@ -296,7 +300,7 @@ impl Driver {
             if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
                 self.connection.forget(entry.sid);
             }
-            self.end_session(slot, reason, None);
+            self.end_session(slot, reason, None, false);
         }
     }
 
@@ -305,7 +309,7 @@ impl Driver {
         let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
         let abort = entry.state.lock().proto.abort(error.reason.clone());
         self.connection.abort(entry.sid, &abort);
-        self.end_session(slot, error.reason.clone(), None);
+        self.end_session(slot, error.reason.clone(), None, false);
     }
 
     // ---- sessions --------------------------------------------------------------------------------------------------
@@ -321,6 +325,21 @@ impl Driver {
 
     fn next_slot(&self) -> SessionSlot {
         SessionSlot(self.free.last().copied().unwrap_or(self.sessions.len() as u32))
+    }
+
+    /// Opens a session of this side, or lets it wait for one that is closing: the peer counts a session until both sides
+    /// have closed it, so this side counts the same.
+    fn open_or_wait(&mut self, opening: Opening) {
+        let limit = self.connection.negotiated().sessions;
+        if !self.connection.is_open() || self.connection.local_sessions() < limit {
+            return self.open_session(opening.session, &opening.open, opening.done);
+        }
+        let closing = |entry: &Entry| entry.offered.is_none() && entry.state.lock().proto.is_closing();
+        if self.sessions.iter().flatten().any(closing) {
+            return self.waiting.push_back(opening);
+        }
+        let text = format!("the peer allows {limit} sessions at a time on a connection, and as many are open");
+        let _ = opening.done.send(Err(OpenError::Rejected { reason: Reason::new(Code::REFUSED, text), codecs: Vec::new() }));
     }
 
     fn open_session(
@@ -382,23 +401,30 @@ impl Driver {
 
     /// A session has closed in good order.
     fn forget(&mut self, slot: SessionSlot) {
-        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+        // The place may have gone to another session since this was asked for.
+        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize)
+            && entry.state.lock().proto.is_finished()
+        {
             self.connection.forget(entry.sid);
-            self.end_session(slot, Reason::new(Code::CLOSED, "the session is closed"), None);
+            self.end_session(slot, Reason::new(Code::CLOSED, "the session is closed"), None, true);
         }
     }
 
-    fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>) {
+    fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
         let Some(entry) = self.sessions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
         self.free.push(slot.0);
         let held = entry.state.lock().proto.detach();
         self.link.lock().out.release(held);
-        let orderly = reason.code == Code::NO_ERROR;
         if let Some(opening) = entry.opening {
             let rejected = || OpenError::Rejected { reason: reason.clone(), codecs: Vec::new() };
             let _ = opening.send(Err(error.unwrap_or_else(rejected)));
         }
         entry.state.ended(reason, orderly);
+        while let Some(opening) = self.waiting.pop_front() {
+            if !opening.done.is_closed() {
+                return self.open_or_wait(opening);
+            }
+        }
     }
 
     // ---- time ------------------------------------------------------------------------------------------------------
@@ -593,12 +619,15 @@ impl Driver {
         }
         let reason = error.reason();
         for slot in 0..self.sessions.len() as u32 {
-            self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()));
+            self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());
         }
         for command in commands {
-            if let Command::Open { done, .. } = command {
-                let _ = done.send(Err(error.clone().into()));
+            if let Command::Open(opening) = command {
+                let _ = opening.done.send(Err(error.clone().into()));
             }
+        }
+        for opening in self.waiting.drain(..) {
+            let _ = opening.done.send(Err(error.clone().into()));
         }
         waiting.into_iter().for_each(Waker::wake);
     }

@@ -109,7 +109,10 @@ pub(crate) async fn send_items(
                 session.send(key, &mut batch, false);
                 session.answer(key, error.into(), true);
             }
-            Filled::Fault(fault) => session.reset(key, reason_of(&fault)),
+            Filled::Fault(fault) => {
+                session.send(key, &mut batch, false);
+                session.break_stream(key, reason_of(&fault));
+            }
         });
         if !more {
             return;

@@ -2,7 +2,7 @@
 //! Applications use it through the facade crate `rpc`.
 //!
 //! ```text
-//! 4  server   connection → session → channel → call       local
+//! 4  server   connection → session → channel → {call → local}
 //! 3  driver → dispatch → handler
 //! 2  state → clock
 //! 1  tcp, memory → endpoint, stream, error
@@ -30,6 +30,6 @@ pub use channel::{Backend, Channel, Client};
 pub use connection::{Connection, ConnectionBuilder, connect};
 pub use endpoint::{Endpoint, EndpointError, ToEndpoint};
 pub use error::{OpenError, ServeError};
-pub use local::{IntoLocal, local};
+pub use local::{Direct, IntoLocal, local};
 pub use server::{Server, ServerBuilder};
 pub use session::SessionBuilder;

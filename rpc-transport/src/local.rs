@@ -12,6 +12,7 @@ use rpc_core::id::ExchangeKey;
 use rpc_core::status::{Error, Fault, FaultKind};
 use tokio::time::Sleep;
 
+use crate::call::time_left;
 use crate::state::lock;
 
 /// A server that a client of type `C` can call directly. Implemented by the macro.
@@ -22,18 +23,22 @@ pub trait IntoLocal<C> {
 
 /// A client that calls `server` in this process, with nothing encoded: `rpc::local::<KvClient>(KvServer::new(store))`.
 ///
-/// A call behaves as over a connection: it has a deadline, can be cancelled by dropping it, and a panic in the handler
-/// fails it alone. There is no limit on message sizes, because there are no messages. A call without a deadline of its
+/// A call behaves as over a connection, by the inherent methods and by the trait's: it has a deadline, can be cancelled by
+/// dropping it, and a panic in the handler fails it alone. There is no limit on message sizes, because there are no messages. A call without a deadline of its
 /// own or of its caller's has none here: no connection can be lost.
 pub fn local<C>(server: impl IntoLocal<C>) -> C {
     server.into_local()
 }
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A call in this process.
-pub(crate) struct LocalCall<T, E> {
-    future: BoxFuture<Result<T, Error<E>>>,
+/// A call in this process, under a context, a deadline and a guard against panics. Used by generated clients.
+#[doc(hidden)]
+#[must_use = "a call does nothing before it is awaited"]
+pub struct Direct<'a, T, E> {
+    future: BoxFuture<'a, Result<T, Error<E>>>,
+    timeout: Option<Duration>,
+    inherited: Option<Instant>,
     running: Option<Running>,
 }
 
@@ -45,19 +50,37 @@ struct Running {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T, E> LocalCall<T, E> {
-    pub(crate) fn new(future: BoxFuture<Result<T, Error<E>>>) -> Self {
-        Self { future, running: None }
+impl<'a, T, E> Direct<'a, T, E> {
+    /// A call that runs `future`.
+    pub fn new(future: BoxFuture<'a, Result<T, Error<E>>>) -> Self {
+        Self { future, timeout: None, inherited: None, running: None }
     }
 
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut task::Context<'_>,
-        time_left: impl FnOnce() -> Option<Duration>,
-    ) -> Poll<Result<T, Error<E>>> {
-        let Self { future, running } = self;
-        let running = running.get_or_insert_with(|| Running::new(time_left()));
-        if running.deadline.is_some_and(|deadline| deadline <= Instant::now()) && running.sleep.is_none() {
+    /// Makes the call within the context of another.
+    pub fn in_context(mut self, context: &Context) -> Self {
+        self.inherited = context.deadline();
+        self
+    }
+
+    pub(crate) fn timeout(&mut self, timeout: Duration) {
+        self.timeout = Some(timeout);
+    }
+
+    pub(crate) fn inherit(&mut self, deadline: Option<Instant>) {
+        self.inherited = deadline;
+    }
+}
+
+// The future is behind a box, and nothing else is pinned in place.
+impl<T, E> Unpin for Direct<'_, T, E> {}
+
+impl<T, E> Future for Direct<'_, T, E> {
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let Self { future, running, timeout, inherited } = &mut *self;
+        let running = running.get_or_insert_with(|| Running::new(time_left(*timeout, *inherited)));
+        if running.expired() {
             return Poll::Ready(Err(Fault::new(FaultKind::Deadline, "").not_run().into()));
         }
         let polled = catch_unwind(AssertUnwindSafe(|| enter(&mut running.context, || future.as_mut().poll(cx))));
@@ -69,12 +92,23 @@ impl<T, E> LocalCall<T, E> {
     }
 }
 
+impl<T, E> std::fmt::Debug for Direct<'_, T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
 impl Running {
     fn new(time_left: Option<Duration>) -> Self {
         let host = Arc::new(LocalHost::default());
         let deadline = time_left.and_then(|time_left| Instant::now().checked_add(time_left));
         let context = Context::new(host.clone(), ExchangeKey::LOCAL, deadline);
         Self { context: Some(context), host, deadline, sleep: None }
+    }
+
+    /// Whether the deadline had passed before the call began. Behind that the timer tells.
+    fn expired(&self) -> bool {
+        self.sleep.is_none() && self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// A timer only where the call waits: one that completes at once never sets it.

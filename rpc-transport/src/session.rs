@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::channel::{Channel, Client};
 use crate::connection::Guard;
 use crate::error::OpenError;
-use crate::state::{Command, SessionState};
+use crate::state::{Command, Opening, SessionState};
 
 /// A session to be opened, made by [`Connection::session`](crate::Connection::session).
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl SessionBuilder {
         let proto = Session::new(Side::Initiator, self.limits.session());
         let state = SessionState::new(proto, Arc::clone(link), Peer::new(self.guard.peer()));
         let (done, opened) = oneshot::channel();
-        link.command(Command::Open { session: Arc::clone(&state), open, done });
+        link.command(Command::Open(Opening { session: Arc::clone(&state), open, done }));
         let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
         let SessionAccept { codec, methods, .. } = opened?;
         let codec = Codec::from_wire_id(codec).unwrap_or_default();

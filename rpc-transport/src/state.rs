@@ -41,15 +41,18 @@ pub(crate) struct LinkState {
 
 /// What the driver is asked to do.
 pub(crate) enum Command {
-    Open {
-        session: Arc<SessionState>,
-        open: SessionOpen,
-        done: oneshot::Sender<Result<SessionAccept, OpenError>>,
-    },
+    Open(Opening),
     /// Everybody let go of a session, and both sides have said so.
     Forget(SessionSlot),
     /// Write what is queued, say goodbye, end.
     Close,
+}
+
+/// A session to be opened, and who waits for it.
+pub(crate) struct Opening {
+    pub(crate) session: Arc<SessionState>,
+    pub(crate) open: SessionOpen,
+    pub(crate) done: oneshot::Sender<Result<SessionAccept, OpenError>>,
 }
 
 impl Link {

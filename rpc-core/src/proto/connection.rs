@@ -124,6 +124,7 @@ pub struct Connection {
     next_local: u64,
     next_remote: u64,
     remote_sessions: u64,
+    local_sessions: u64,
 
     received: u64,
     allowed: u64,
@@ -164,6 +165,7 @@ impl Connection {
             next_local: side.first_id(),
             next_remote: side.peer().first_id(),
             remote_sessions: 0,
+            local_sessions: 0,
             received: 0,
             orphaned: 0,
             pending: Vec::new(),
@@ -215,6 +217,11 @@ impl Connection {
     /// What the handshake settled; before it, this side's wishes.
     pub fn negotiated(&self) -> &Negotiated {
         &self.negotiated
+    }
+
+    /// Sessions that this side has opened and that are not over, those that are closing included.
+    pub fn local_sessions(&self) -> u64 {
+        self.local_sessions
     }
 
     /// Bytes received against the connection's credit, for checks.
@@ -424,7 +431,7 @@ impl Connection {
             }
             (kind::S_REJECT, Some(Alias::Pending(slot))) => {
                 let reject = Box::new(Reject::read(frame.body)?);
-                self.aliases.remove(&sid.0);
+                self.forget(sid);
                 Ok(Some(ConnectionEvent::SessionRejected { slot, reject }))
             }
             (kind::S_OPEN | kind::S_ACCEPT | kind::S_REJECT, _) | (_, Some(Alias::Pending(_))) => {
@@ -487,6 +494,7 @@ impl Connection {
             return Err(Reason::new(Code::MODE, "in single-session mode a connection has one session, opened by its initiator"));
         }
         self.next_local += 2;
+        self.local_sessions += 1;
         self.aliases.insert(sid.0, Alias::Pending(slot));
         let mut body = Vec::new();
         open.write(&mut body);
@@ -521,7 +529,12 @@ impl Connection {
     /// A session is over: its alias leads nowhere any more.
     pub fn forget(&mut self, sid: Sid) {
         self.last = None;
-        if self.aliases.remove(&sid.0).is_some() && !self.handshake.side.owns(sid.0) {
+        if self.aliases.remove(&sid.0).is_none() {
+            return;
+        }
+        if self.handshake.side.owns(sid.0) {
+            self.local_sessions -= 1;
+        } else {
             self.remote_sessions -= 1;
         }
     }

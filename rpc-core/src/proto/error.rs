@@ -64,7 +64,7 @@ pub enum ConnectionError {
         codecs: Vec<u8>,
     },
     /// The peer closed the connection and said why.
-    #[error("the peer closed the connection: {0}")]
+    #[error("the peer closed the connection{}", because(.0))]
     ClosedByPeer(Reason),
     /// The peer broke a rule of the protocol.
     #[error("the peer broke the protocol: {0}")]
@@ -91,6 +91,10 @@ pub enum ConnectionError {
     Closed,
 }
 
+fn because(reason: &Reason) -> String {
+    if reason.code == Code::NO_ERROR { String::new() } else { format!(": {reason}") }
+}
+
 fn list(codecs: &[u8]) -> String {
     if codecs.is_empty() { String::new() } else { format!(" (it accepts the codecs {codecs:?})") }
 }
@@ -100,6 +104,7 @@ impl ConnectionError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotRpc { .. } => Code::PROTOCOL,
+            Self::ClosedByPeer(reason) if reason.code == Code::NO_ERROR => Code::CLOSED,
             Self::Rejected { reason, .. } | Self::ClosedByPeer(reason) => reason.code,
             Self::Protocol(error) => error.reason.code,
             Self::Silent => Code::KEEPALIVE,
@@ -107,6 +112,11 @@ impl ConnectionError {
             Self::WriteStall => Code::WRITE_STALL,
             Self::Io { .. } | Self::Closed => Code::CLOSED,
         }
+    }
+
+    /// Whether the peer ended the connection in good order.
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::ClosedByPeer(reason) if reason.code == Code::NO_ERROR)
     }
 
     /// The reason that the sessions of the connection end with.

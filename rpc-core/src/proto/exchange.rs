@@ -141,6 +141,8 @@ pub(super) struct Streams {
     pub(super) incoming: Batch,
     /// Credit of the batch that the application has taken and works on.
     pub(super) lent: Held,
+    /// RESET follows the items that wait: the stream broke behind them.
+    pub(super) broken: Option<Reason>,
 }
 
 /// Credit by where it is owed: whole messages of one frame hold credit of all three levels until they are taken; of a
@@ -285,6 +287,7 @@ impl<U> Exchange<U> {
             && let Some(streams) = &mut self.streams
         {
             streams.outgoing = Batch::new();
+            streams.broken = None;
         }
     }
 

@@ -146,7 +146,9 @@ fn trait_method(service: &Service, method: &Method) -> TokenStream {
                     let call = #call #in_context;
                     call.await
                 }
-                #private::Backend::Local(service) => #twin::#twin_method(&**service, #(#names),*).await,
+                #private::Backend::Local(service) => {
+                    #private::Direct::new(#twin::#twin_method(&**service, #(#names),*)) #in_context .await
+                }
             }
         }
     }

@@ -435,12 +435,24 @@ impl<U> Session<U> {
         }
     }
 
+    /// Ends a stream of this side with a fault, behind the items that wait: they are part of it.
+    pub fn break_stream(&mut self, key: ExchangeKey, reason: Reason) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.has_outgoing() && exchange.tx.state == TxState::Open {
+            exchange.streams().broken = Some(reason);
+        } else {
+            exchange.reset(reason);
+            self.queue(key);
+        }
+    }
+
     /// The handler of a call from the peer has ended, whatever it was: only now is its place given back. A stream that
     /// goes on answering keeps its place until it ends.
     pub fn handler_done(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.held = false;
-        if exchange.tx.state == TxState::Open {
+        let broken = exchange.streams.as_ref().is_some_and(|streams| streams.broken.is_some());
+        if exchange.tx.state == TxState::Open && !broken {
             exchange.tx.state = TxState::Ending;
         }
         if !exchange.rx.done || exchange.streams.is_some() {

@@ -299,6 +299,13 @@ impl<U> Session<U> {
         let turn = writer.rest(exchange);
         match turn {
             Turn::Drained => {
+                if !exchange.has_outgoing()
+                    && let Some(reason) = exchange.streams.as_mut().and_then(|streams| streams.broken.take())
+                {
+                    exchange.reset(reason);
+                    self.queue(key);
+                    return turn;
+                }
                 if exchange.tx.watched && exchange.tx.body.is_none() && !exchange.has_outgoing() {
                     exchange.tx.watched = false;
                     self.drained.push(key);

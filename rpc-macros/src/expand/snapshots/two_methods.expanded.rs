@@ -290,7 +290,7 @@ impl Kv for KvClient {
                 call.await
             }
             ::rpc::__private::Backend::Local(service) => {
-                __KvDyn::__get(&**service, key).await
+                ::rpc::__private::Direct::new(__KvDyn::__get(&**service, key)).await
             }
         }
     }
@@ -315,7 +315,11 @@ impl Kv for KvClient {
                 call.await
             }
             ::rpc::__private::Backend::Local(service) => {
-                __KvDyn::__import(&**service, cx, table, rows).await
+                ::rpc::__private::Direct::new(
+                        __KvDyn::__import(&**service, cx, table, rows),
+                    )
+                    .in_context(cx)
+                    .await
             }
         }
     }

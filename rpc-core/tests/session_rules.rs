@@ -1,0 +1,493 @@
+//! What a session makes of every frame, rule by rule: a hand-made peer against the pure value.
+
+use std::time::Duration;
+
+use rpc_core::code::Code;
+use rpc_core::id::{ExchangeKey, Side, Xid};
+use rpc_core::proto::outbox::{Output, SessionSlot};
+use rpc_core::proto::{
+    Answer, AnswerKind, Batch, Input, Items, Limits, Link, OpenCommand, Outbox, ProtocolError, Session, SessionEvent, Time,
+};
+use rpc_core::wire::frame::{Frame, Mode, Open, Reason, Reset, exchange_head, flag, kind, session_head};
+use rpc_core::wire::{HeadBuf, varint};
+
+/// One side under test, alone on its connection, with the peer's part played by hand.
+struct Bench {
+    session: Session<()>,
+    out: Outbox,
+    limits: Limits,
+}
+
+impl Bench {
+    fn new(side: Side, limits: Limits) -> Self {
+        let mut out = Outbox::new(limits.connection_window);
+        out.open(limits.max_frame, limits.connection_window);
+        let mut session = Session::new(side, limits.session());
+        session.granted(limits.windows());
+        session.attach(Link { slot: SessionSlot(0), sid: None });
+        Self { session, out, limits }
+    }
+
+    fn acceptor() -> Self {
+        Self::new(Side::Acceptor, Limits::default())
+    }
+
+    fn initiator() -> Self {
+        Self::new(Side::Initiator, Limits::default())
+    }
+
+    fn receive(&mut self, mut head: HeadBuf, body: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
+        let mut bytes = head.finish(body.len()).to_vec();
+        bytes.extend_from_slice(body);
+        let mut input = Input::new(bytes.len());
+        input.space()[..bytes.len()].copy_from_slice(&bytes);
+        input.advance(bytes.len());
+        let raw = input.next_frame(self.limits.max_frame).unwrap().unwrap();
+        let frame = Frame::read(raw, Mode::Single).unwrap();
+        let event = self.session.handle_frame(&frame, Time::default(), || ());
+        self.session.flush(&mut self.out);
+        event
+    }
+
+    fn open(&mut self, xid: u64, flags: u8, message: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
+        let mut head = exchange_head(kind::OPEN, flags, None, Xid(xid));
+        Open { method: 0, timeout_ms: None, total: None }.write(&mut head);
+        self.receive(head, message)
+    }
+
+    fn data(&mut self, xid: u64, flags: u8, message: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
+        self.receive(exchange_head(kind::DATA, flags, None, Xid(xid)), message)
+    }
+
+    /// Opens a call of this side and yields its key; its id is 0 for the first, 2 for the next.
+    fn call(&mut self, answer: AnswerKind, more: bool) -> ExchangeKey {
+        let command = OpenCommand { method: 0, timeout: None, body: vec![1, 2, 3].into(), more, answer };
+        self.session.open_now(command, (), &mut self.out).unwrap()
+    }
+
+    /// What has been written since the last look: the kinds of the frames, with the code of resets.
+    fn written(&mut self) -> Vec<String> {
+        let mut output = Output::default();
+        self.out.swap(&mut output);
+        let mut bytes = Vec::new();
+        output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
+        let mut input = Input::new(bytes.len().max(8));
+        input.space()[..bytes.len()].copy_from_slice(&bytes);
+        input.advance(bytes.len());
+        let mut frames = Vec::new();
+        while let Some(raw) = input.next_frame(self.limits.max_frame).unwrap() {
+            let frame = Frame::read(raw, Mode::Single).unwrap();
+            frames.push(match frame.kind {
+                kind::OPEN => "OPEN".into(),
+                kind::DATA => "DATA".into(),
+                kind::RESET => format!("RESET {:?}", Reset::read(frame.body).unwrap().reason.code),
+                kind::CANCEL => "CANCEL".into(),
+                kind::ACCEPT => "ACCEPT".into(),
+                kind::MAX_STREAM => "MAX_STREAM".into(),
+                kind::MAX_SESSION => "MAX_SESSION".into(),
+                kind::ACK => "ACK".into(),
+                kind::S_CLOSE => "S_CLOSE".into(),
+                other => format!("{other:#04x}"),
+            });
+        }
+        frames
+    }
+}
+
+const WHOLE: u8 = flag::EOM | flag::END;
+
+fn key_of(event: Result<Option<SessionEvent>, ProtocolError>) -> ExchangeKey {
+    match event {
+        Ok(Some(SessionEvent::Opened { key, .. })) => key,
+        other => panic!("no call arrived: {other:?}"),
+    }
+}
+
+fn code_of<T: std::fmt::Debug>(result: Result<T, ProtocolError>) -> Code {
+    result.expect_err("the peer broke a rule").reason.code
+}
+
+#[test]
+fn unknown_frames_that_may_be_ignored_change_nothing_but_the_count() {
+    let mut bench = Bench::acceptor();
+    let before = bench.session.counts();
+    // I bit alone; I and S bits: the latter is counted, whatever it means.
+    assert_eq!(bench.receive(session_head(0x5E, 0, None), b"whatever"), Ok(None));
+    assert_eq!(bench.session.counts(), before);
+    assert_eq!(bench.receive(exchange_head(0xFE, 0, None, Xid(99)), b"whatever"), Ok(None));
+    assert_eq!(bench.session.counts(), (before.0, before.1 + 1));
+    assert_eq!(code_of(bench.receive(exchange_head(0xBE, 0, None, Xid(0)), b"")), Code::UNKNOWN_FRAME);
+    assert!(bench.open(0, WHOLE, b"args").is_ok());
+}
+
+#[test]
+fn exchanges_at_the_limit_pass_and_one_more_ends_the_session() {
+    let mut limits = Limits::default();
+    limits.exchanges = 3;
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    for xid in [0, 2, 4] {
+        key_of(bench.open(xid, WHOLE, b""));
+    }
+    assert_eq!(code_of(bench.open(6, WHOLE, b"")), Code::FLOW);
+}
+
+#[test]
+fn a_place_is_given_back_when_the_handler_has_ended_and_not_when_the_peer_cancels() {
+    let mut limits = Limits::default();
+    limits.exchanges = 1;
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    let key = key_of(bench.open(0, WHOLE, b""));
+    let mut cancel = exchange_head(kind::CANCEL, 0, None, Xid(0));
+    cancel.varint(Code::CANCELLED.0.into());
+    assert_eq!(bench.receive(cancel, b""), Ok(Some(SessionEvent::Cancelled(key))));
+    assert_eq!(bench.written(), ["RESET CANCELLED"], "no place is granted yet");
+    bench.session.handler_done(key);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), ["MAX_SESSION"]);
+    assert_eq!(bench.session.live(), 0);
+    key_of(bench.open(2, WHOLE, b""));
+}
+
+#[test]
+fn ids_are_dense_and_of_the_openers_parity() {
+    for wrong in [2, 1, 7] {
+        assert_eq!(code_of(Bench::acceptor().open(wrong, WHOLE, b"")), Code::PROTOCOL, "{wrong}");
+    }
+    let mut bench = Bench::acceptor();
+    key_of(bench.open(0, WHOLE, b""));
+    assert_eq!(code_of(bench.open(0, WHOLE, b"")), Code::PROTOCOL, "an id is used once");
+}
+
+#[test]
+fn bytes_at_a_streams_credit_pass_and_one_more_resets_the_exchange_alone() {
+    let mut limits = Limits::default();
+    (limits.stream_window, limits.session_window) = (1000, 100_000);
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    let (first, second) = (key_of(bench.open(0, flag::EOM, b"")), key_of(bench.open(2, flag::EOM, b"")));
+    // The OPENs were taken at once, and with them their 16 bytes of credit; the window is announced by halves only.
+    assert_eq!(bench.data(0, flag::EOM, &[0; 984]), Ok(Some(SessionEvent::Readable(first))));
+    bench.written();
+    assert_eq!(bench.data(0, flag::EOM, &[0; 16]), Ok(Some(SessionEvent::Readable(first))));
+    assert_eq!(bench.written(), ["CANCEL", "RESET FLOW"]);
+    assert_eq!(bench.data(2, flag::EOM, &[0; 16]), Ok(Some(SessionEvent::Readable(second))));
+}
+
+#[test]
+fn bytes_beyond_a_sessions_credit_end_the_session() {
+    let mut limits = Limits::default();
+    (limits.stream_window, limits.session_window) = (100_000, 1000);
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    key_of(bench.open(0, flag::EOM, b""));
+    assert!(bench.data(0, flag::EOM, &[0; 984]).is_ok());
+    assert_eq!(code_of(bench.data(0, flag::EOM, &[0; 17])), Code::FLOW);
+}
+
+#[test]
+fn messages_at_the_limit_pass_and_one_byte_more_resets_the_exchange_alone() {
+    let mut limits = Limits::default();
+    limits.max_message = 100;
+    for (len, ok) in [(99, true), (100, true), (101, false)] {
+        let mut bench = Bench::new(Side::Acceptor, limits.clone());
+        let event = bench.open(0, WHOLE, &vec![0; len]).unwrap();
+        assert_eq!(event.is_some(), ok, "{len} whole");
+        assert_eq!(bench.written() == ["RESET TOO_LARGE"], !ok, "{len} whole");
+        // The same by the length that the first piece states, before any of it is kept.
+        let mut head = exchange_head(kind::OPEN, 0, None, Xid(2));
+        Open { method: 0, timeout_ms: None, total: Some(len as u64) }.write(&mut head);
+        assert_eq!(bench.receive(head, &[0; 20]), Ok(None));
+        assert_eq!(bench.written() == ["CANCEL", "RESET TOO_LARGE"], !ok, "{len} in pieces");
+    }
+}
+
+#[test]
+fn pieces_that_do_not_add_up_reset_the_exchange_alone() {
+    // (length stated, first piece, second piece, flags of the second)
+    let cases: [(u64, usize, usize, u8); 6] = [
+        (40, 20, 21, WHOLE),     // too long
+        (40, 20, 19, WHOLE),     // too short
+        (40, 20, 20, 0),         // complete without EOM
+        (40, 20, 10, flag::END), // END in the middle
+        (40, 20, 0, 0),          // nothing
+        (20, 20, 0, WHOLE),      // the first piece is the whole
+    ];
+    for (total, first, second, flags) in cases {
+        let mut bench = Bench::acceptor();
+        let mut head = exchange_head(kind::OPEN, 0, None, Xid(0));
+        Open { method: 0, timeout_ms: None, total: Some(total) }.write(&mut head);
+        assert_eq!(bench.receive(head, &vec![0; first]), Ok(None));
+        let event = bench.data(0, flags, &vec![0; second]).unwrap();
+        assert!(!matches!(event, Some(SessionEvent::Opened { .. })), "{total} {first} {second} {flags}");
+        assert!(bench.written().contains(&"RESET PROTOCOL".to_owned()), "{total} {first} {second} {flags}");
+        assert!(bench.open(2, WHOLE, b"").is_ok(), "the session goes on");
+    }
+}
+
+#[test]
+fn an_empty_frame_without_an_end_resets_the_exchange() {
+    let mut bench = Bench::acceptor();
+    key_of(bench.open(0, flag::EOM, b""));
+    bench.data(0, 0, b"").unwrap();
+    assert_eq!(bench.written(), ["CANCEL", "RESET PROTOCOL"]);
+}
+
+#[test]
+fn a_field_that_was_not_agreed_upon_resets_the_exchange_alone() {
+    let mut bench = Bench::acceptor();
+    let mut head = exchange_head(kind::OPEN, WHOLE | flag::EXT, None, Xid(0));
+    head.varint(0);
+    head.varint(0b1000);
+    assert_eq!(bench.receive(head, b"x"), Ok(None));
+    assert_eq!(bench.written(), ["RESET PROTOCOL"]);
+    assert_eq!(bench.session.live(), 0, "nothing of it is left");
+    key_of(bench.open(2, WHOLE, b""));
+}
+
+#[test]
+fn frames_behind_the_end_of_their_direction_end_the_session() {
+    for late in [kind::DATA, kind::RESET] {
+        let mut bench = Bench::acceptor();
+        key_of(bench.open(0, WHOLE, b""));
+        assert_eq!(code_of(bench.receive(exchange_head(late, 0, None, Xid(0)), b"\0\0")), Code::PROTOCOL);
+    }
+}
+
+#[test]
+fn late_cancels_and_credit_are_no_fault_and_those_of_an_exchange_that_never_was_are() {
+    let mut bench = Bench::acceptor();
+    let key = key_of(bench.open(0, WHOLE, b""));
+    bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
+    for late in [kind::CANCEL, kind::MAX_STREAM] {
+        assert_eq!(bench.receive(exchange_head(late, 0, None, Xid(0)), b"\x07"), Ok(None));
+        assert_eq!(code_of(bench.receive(exchange_head(late, 0, None, Xid(2)), b"\x07")), Code::PROTOCOL);
+    }
+}
+
+#[test]
+fn counts_that_differ_end_the_session_at_once() {
+    let mut bench = Bench::acceptor();
+    key_of(bench.open(0, WHOLE, b""));
+    let ack = |received, sent| {
+        let mut head = session_head(kind::ACK, 0, None);
+        head.varint(received);
+        head.varint(sent);
+        head
+    };
+    assert_eq!(bench.receive(ack(0, 1), b""), Ok(None));
+    assert_eq!(code_of(bench.receive(ack(0, 2), b"")), Code::SEQ_DIVERGED);
+    assert_eq!(code_of(bench.receive(ack(1, 1), b"")), Code::SEQ_DIVERGED);
+}
+
+#[test]
+fn a_reset_that_states_another_offset_than_was_received_ends_the_session() {
+    let mut bench = Bench::acceptor();
+    key_of(bench.open(0, flag::EOM, b"0123456789abcdef"));
+    let mut body = Vec::new();
+    Reset { final_offset: 17, reason: Reason::new(Code::CANCELLED, "") }.write(&mut body);
+    assert!(bench.receive(exchange_head(kind::RESET, 0, None, Xid(0)), &body).is_ok(), "16 bytes and the method");
+    key_of(bench.open(2, flag::EOM, b""));
+    assert_eq!(code_of(bench.receive(exchange_head(kind::RESET, 0, None, Xid(2)), &body)), Code::SEQ_DIVERGED);
+}
+
+#[test]
+fn a_call_withdrawn_before_it_was_written_leaves_no_trace() {
+    let mut limits = Limits::default();
+    limits.exchanges = 1;
+    let mut bench = Bench::new(Side::Initiator, limits);
+    let first = bench.call(AnswerKind::One, false);
+    let second = bench.call(AnswerKind::One, false);
+    assert_eq!(bench.written(), ["OPEN"], "the second waits for a place");
+    bench.session.release(second);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), Vec::<String>::new());
+    bench.session.release(first);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), ["CANCEL"]);
+    assert_eq!(bench.session.live(), 1, "until the peer confirms");
+    bench.data(0, WHOLE, b"too late").unwrap();
+    assert_eq!((bench.session.live(), bench.session.held()), (0, 0));
+}
+
+#[test]
+fn a_deadline_is_told_to_the_caller_at_once_and_the_exchange_waits_for_its_end() {
+    let mut bench = Bench::initiator();
+    let command = OpenCommand {
+        method: 0,
+        timeout: Some(Duration::from_millis(5)),
+        body: Vec::new().into(),
+        more: false,
+        answer: AnswerKind::One,
+    };
+    let key = bench.session.open_now(command, (), &mut bench.out).unwrap();
+    bench.session.stamp(Time::from_micros(1000));
+    assert_eq!(bench.session.next_deadline(), Some(Time::from_micros(6000)));
+    let mut expired = Vec::new();
+    bench.session.handle_deadlines(Time::from_micros(5999), |key, _| expired.push(key));
+    assert!(expired.is_empty());
+    bench.session.handle_deadlines(Time::from_micros(6000), |key, _| expired.push(key));
+    assert_eq!(expired, [key]);
+    match bench.session.take_answer(key) {
+        Answer::Fault(fault) => assert_eq!((fault.reason.code, fault.sent), (Code::DEADLINE, true)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.session.live(), 1);
+    bench.data(0, WHOLE, b"late").unwrap();
+    assert_eq!((bench.session.live(), bench.session.held()), (0, 0));
+}
+
+#[test]
+fn a_lost_session_tells_each_call_whether_it_was_written() {
+    let mut limits = Limits::default();
+    limits.exchanges = 2;
+    let mut bench = Bench::new(Side::Initiator, limits);
+    let keys = [0, 1, 2].map(|_| bench.call(AnswerKind::One, false));
+    bench.data(0, WHOLE, b"in time").unwrap();
+    bench.session.fail(Reason::new(Code::CLOSED, "cut"));
+    assert_eq!(bench.session.take_answer(keys[0]), Answer::Message(b"in time".to_vec()));
+    for (key, sent) in [(keys[1], true), (keys[2], false)] {
+        match bench.session.take_answer(key) {
+            Answer::Fault(fault) => assert_eq!((fault.reason.code, fault.sent), (Code::CLOSED, sent)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.session.live(), 0);
+    let command = OpenCommand { method: 0, timeout: None, body: Vec::new().into(), more: false, answer: AnswerKind::One };
+    assert!(!bench.session.open(command, ()).unwrap_err().sent);
+}
+
+#[test]
+fn both_sides_close_when_nothing_is_live() {
+    let mut bench = Bench::acceptor();
+    let key = key_of(bench.open(0, WHOLE, b""));
+    assert_eq!(bench.receive(session_head(kind::S_CLOSE, 0, None), b""), Ok(Some(SessionEvent::PeerClosed)));
+    assert_eq!(bench.written(), ["ACK"], "a call is still running");
+    bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
+    assert_eq!(bench.written(), ["DATA", "S_CLOSE", "ACK"]);
+    assert!(bench.session.is_finished());
+    assert_eq!(code_of(bench.open(2, WHOLE, b"")), Code::PROTOCOL);
+}
+
+#[test]
+fn credit_of_a_stream_returns_when_the_application_is_done_with_a_batch() {
+    let mut limits = Limits::default();
+    (limits.stream_window, limits.session_window) = (1000, 1000);
+    let mut bench = Bench::new(Side::Initiator, limits);
+    let key = bench.call(AnswerKind::Many, false);
+    bench.written();
+    for _ in 0..6 {
+        bench.data(0, flag::EOM, &[7; 100]).unwrap();
+    }
+    let mut batch = Batch::new();
+    assert_eq!(bench.session.take_answer(key), Answer::Stream);
+    assert_eq!(bench.session.take_items(key, &mut batch), Items::Ready);
+    assert_eq!(batch.len(), 6);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), Vec::<String>::new(), "taken is not yet used");
+    assert_eq!(bench.session.take_items(key, &mut batch), Items::Pending);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), ["MAX_SESSION", "MAX_STREAM"]);
+}
+
+#[test]
+fn a_stream_that_breaks_keeps_the_items_before_its_fault() {
+    let mut limits = Limits::default();
+    limits.stream_window = 1000;
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    let key = key_of(bench.open(0, WHOLE, b""));
+    bench.session.accept(key);
+    let mut batch = Batch::new();
+    (0..10).for_each(|_| batch.push(&[7; 150]));
+    bench.session.send(key, &mut batch, false);
+    bench.session.break_stream(key, Reason::new(Code::INTERNAL, "disk"));
+    bench.session.handler_done(key);
+    bench.session.flush(&mut bench.out);
+    let mut written = bench.written();
+    assert!(written.iter().all(|frame| frame == "ACCEPT" || frame == "DATA"), "{written:?}");
+    let mut more = exchange_head(kind::MAX_STREAM, 0, None, Xid(0));
+    more.varint(10_000);
+    bench.receive(more, b"").unwrap();
+    written.extend(bench.written());
+    // Ten items, one of them in two pieces where the first window ended, and only then the fault.
+    assert_eq!(written.iter().filter(|frame| *frame == "DATA").count(), 11);
+    assert_eq!(written.last().map(String::as_str), Some("RESET INTERNAL"));
+    assert_eq!(bench.session.live(), 0);
+}
+
+/// The whole table of an exchange's states and the frames that can come: what each leads to. docs/PROTOCOL.md §6.5 shows
+/// the same table; a change here is a change of the protocol.
+#[test]
+fn the_table_of_states_and_frames_is_as_documented() {
+    let mut table = String::new();
+    for (state, prepare) in STATES {
+        for (name, code, flags, body) in FRAMES {
+            let mut bench = if state.starts_with("caller") { Bench::initiator() } else { Bench::acceptor() };
+            prepare(&mut bench);
+            bench.written();
+            let event = bench.receive(exchange_head(*code, *flags, None, Xid(0)), body);
+            let mut outcome = match event {
+                Ok(None) => "-".to_owned(),
+                Ok(Some(SessionEvent::Opened { .. })) => "starts".to_owned(),
+                Ok(Some(SessionEvent::Readable(_))) => "readable".to_owned(),
+                Ok(Some(SessionEvent::Cancelled(_))) => "cancelled".to_owned(),
+                Ok(Some(other)) => format!("{other:?}"),
+                Err(error) => format!("session ends: {:?}", error.reason.code),
+            };
+            for frame in bench.written() {
+                outcome += &format!(", {frame}");
+            }
+            table += &format!("{state:<24} {name:<12} {outcome}\n");
+        }
+    }
+    let documented = include_str!("states.txt");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/states.txt"), &table).unwrap();
+    } else {
+        assert_eq!(table, documented, "BLESS=1 rewrites the table");
+    }
+}
+
+type Prepare = fn(&mut Bench);
+
+const STATES: &[(&str, Prepare)] = &[
+    ("caller, one answer", |bench| {
+        bench.call(AnswerKind::One, false);
+    }),
+    ("caller, items", |bench| {
+        bench.call(AnswerKind::Many, false);
+    }),
+    ("caller, let go", |bench| {
+        let key = bench.call(AnswerKind::One, false);
+        bench.session.release(key);
+        bench.session.flush(&mut bench.out);
+    }),
+    ("caller, answered", |bench| {
+        let key = bench.call(AnswerKind::One, false);
+        bench.data(0, WHOLE, b"x").unwrap();
+        bench.session.take_answer(key);
+    }),
+    ("handler, no more input", |bench| drop(bench.open(0, WHOLE, b"x"))),
+    ("handler, takes items", |bench| drop(bench.open(0, flag::EOM, b"x"))),
+    ("handler, one-way", |bench| drop(bench.open(0, WHOLE | flag::ONEWAY, b"x"))),
+    ("handler, half a message", |bench| {
+        let mut head = exchange_head(kind::OPEN, 0, None, Xid(0));
+        Open { method: 0, timeout_ms: None, total: Some(40) }.write(&mut head);
+        bench.receive(head, &[0; 20]).unwrap();
+    }),
+    ("handler, refused", |bench| {
+        let mut head = exchange_head(kind::OPEN, 0, None, Xid(0));
+        Open { method: 0, timeout_ms: None, total: Some(varint::MAX) }.write(&mut head);
+        bench.receive(head, &[0; 20]).unwrap();
+    }),
+];
+
+const FRAMES: &[(&str, u8, u8, &[u8])] = &[
+    ("OPEN", kind::OPEN, WHOLE, b"\0"),
+    ("DATA", kind::DATA, flag::EOM, b"item"),
+    ("DATA END", kind::DATA, WHOLE, b"item"),
+    ("END", kind::DATA, flag::END, b""),
+    ("DATA ERR END", kind::DATA, WHOLE | flag::ERR, b"error"),
+    ("DATA ERR", kind::DATA, flag::EOM | flag::ERR, b"error"),
+    ("RESET", kind::RESET, 0, b"\x10\x07"),
+    ("CANCEL", kind::CANCEL, 0, b"\x07"),
+    ("ACCEPT", kind::ACCEPT, 0, b""),
+    ("MAX_STREAM", kind::MAX_STREAM, 0, b"\x07"),
+];
