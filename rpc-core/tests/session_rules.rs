@@ -67,6 +67,9 @@ impl Bench {
 
     /// What has been written since the last look: the kinds of the frames, with the code of resets.
     fn written(&mut self) -> Vec<String> {
+        while let Some((_, lane)) = self.out.next_session() {
+            self.session.transmit(lane, &mut self.out);
+        }
         let mut output = Output::default();
         self.out.swap(&mut output);
         let mut bytes = Vec::new();

@@ -224,6 +224,11 @@ impl<U> Session<U> {
             out.frame(session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
             self.write_ack(link, out);
         }
+        if self.control_due && !self.control_queued {
+            // A stream that broke: its RESET follows the last of its items.
+            self.control_queued = true;
+            out.enqueue_urgent(link.slot);
+        }
         if self.has_data() && !self.data_queued {
             self.data_queued = true;
             out.enqueue(link.slot);
