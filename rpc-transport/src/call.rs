@@ -176,7 +176,11 @@ impl<T, E> Remote<T, E> {
         let received = if self.answer == AnswerKind::None {
             match self.channel.state().poll_sent(key, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => Received::Sent,
+                Poll::Ready(Ok(())) => Received::Sent,
+                Poll::Ready(Err(fault)) => {
+                    self.key = None;
+                    return Poll::Ready(Err(Fault::from(fault).into()));
+                }
             }
         } else {
             match self.take_answer(key, cx) {

@@ -49,6 +49,9 @@ const TURNS_UNWRITTEN: u32 = 4;
 /// Control replies that a peer may owe us to read, in bytes, before it is not read itself any more.
 const OWED: usize = 64 * 1024;
 
+/// Room that S_ACCEPT takes beside its list of methods, in bytes.
+const LIST_ROOM: usize = 256;
+
 /// How long a closed connection waits for the other end to let go, so that its last bytes are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -314,6 +317,10 @@ impl Driver {
 
     // ---- sessions --------------------------------------------------------------------------------------------------
 
+    fn link_of(&self, slot: SessionSlot, sid: Sid) -> Place {
+        Place { slot, sid: self.connection.on_wire(sid), hold_back: self.connection.hold_back() }
+    }
+
     fn place(&mut self, entry: Entry) -> SessionSlot {
         if let Some(slot) = self.free.pop() {
             self.sessions[slot as usize] = Some(entry);
@@ -362,11 +369,13 @@ impl Driver {
     }
 
     fn session_accepted(&mut self, slot: SessionSlot, accept: SessionAccept) {
+        let Some(sid) = self.sessions.get(slot.0 as usize).and_then(Option::as_ref).map(|entry| entry.sid) else { return };
+        let place = self.link_of(slot, sid);
         let Some(Some(entry)) = self.sessions.get_mut(slot.0 as usize) else { return };
         let wake = {
             let mut core = entry.state.lock();
             core.proto.granted(accept.windows);
-            core.proto.attach(Place { slot, sid: self.connection.on_wire(entry.sid) });
+            core.proto.attach(place);
             core.flush()
         };
         fire(wake);
@@ -388,10 +397,15 @@ impl Driver {
         };
         let info = offered.service.info();
         let methods = (open.fingerprint != info.fingerprint).then(|| info.methods.iter().map(|method| method.hash).collect());
+        let listed = if open.fingerprint == info.fingerprint { 0 } else { info.methods.len() * size_of::<u64>() };
+        if listed + LIST_ROOM > self.link.lock().out.max_frame() as usize {
+            let text = format!("the sides' methods differ, and the {} here do not fit a frame of the peer's", info.methods.len());
+            return self.connection.reject(sid, Reason::new(Code::TOO_LARGE, text));
+        }
         let slot = self.next_slot();
         let mut proto = Session::new(Side::Acceptor, self.limits.session());
         proto.granted(open.windows);
-        proto.attach(Place { slot, sid: self.connection.on_wire(sid) });
+        proto.attach(self.link_of(slot, sid));
         let state = SessionState::new(proto, self.link.clone(), self.peer.clone());
         let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
         self.place(Entry { state, sid, offered: Some(offered), decoding: Decoding { codec, limits }, opening: None });
@@ -715,7 +729,12 @@ impl FrameTurn<'_> {
         let (mut arrival, mut rest) = (None, None);
         match event {
             Some(event @ SessionEvent::Opened { .. }) => {
-                if let Some(offered) = &entry.offered {
+                if entry.offered.is_none()
+                    && let SessionEvent::Opened { key, .. } = event
+                {
+                    core.proto.reset(key, Reason::new(Code::UNKNOWN_METHOD, "nothing is served on this side of the session"));
+                    core.proto.handler_done(key);
+                } else if let Some(offered) = &entry.offered {
                     arrival = offered.admit(&mut core.proto, event, self.now);
                     *self.deadline = min(*self.deadline, core.proto.next_deadline());
                 }

@@ -125,8 +125,9 @@ pub(crate) async fn send_items(
 /// What a fault tells the peer. Codes that promise that nothing was started are only for calls of which that is true:
 /// the fault of a call made downstream, or of a lost session there, is this handler's own failure.
 fn reason_of(fault: &Fault) -> Reason {
-    let promises = matches!(fault.code(), Code::CLOSED | Code::REFUSED | Code::BAD_ARGUMENTS | Code::UNKNOWN_METHOD);
-    if promises && (fault.may_have_run() || fault.code() == Code::CLOSED) {
+    let promises = matches!(fault.code(), Code::REFUSED | Code::BAD_ARGUMENTS | Code::UNKNOWN_METHOD);
+    let lost = matches!(fault.kind(), FaultKind::NotStarted | FaultKind::Indeterminate);
+    if lost || (promises && fault.may_have_run()) {
         return Reason::new(Code::INTERNAL, fault.to_string());
     }
     Reason::new(fault.code(), fault.detail())

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use rpc_core::code::Code;
 use rpc_core::codec::{Codec, DecodeLimits};
 use rpc_core::context::Peer;
 use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Limits, Session};
 use rpc_core::service::ServiceInfo;
 use rpc_core::streaming::Decoding;
+use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
@@ -66,13 +68,28 @@ impl SessionBuilder {
         let proto = Session::new(Side::Initiator, self.limits.session());
         let state = SessionState::new(proto, Arc::clone(link), Peer::new(self.guard.peer()));
         let (done, opened) = oneshot::channel();
+        // Until there is a client to do so, this future closes the session when it is dropped.
+        let unclaimed = Unclaimed(&state);
         link.command(Command::Open(Opening { session: Arc::clone(&state), open, done }));
         let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
         let SessionAccept { codec, methods, .. } = opened?;
-        let codec = Codec::from_wire_id(codec).unwrap_or_default();
+        let Some(codec) = Codec::from_wire_id(codec) else {
+            let reason = Reason::new(Code::NO_CODEC, format!("the peer chose codec {codec}, which was not offered"));
+            return Err(OpenError::Rejected { reason, codecs: vec![codec] });
+        };
+        std::mem::forget(unclaimed);
         let decoding = Decoding { codec, limits: (!self.trusted).then_some(DecodeLimits::DEFAULT) };
         let methods = methods.map(|theirs| map_methods(info, &theirs));
         Ok(C::from_channel(Channel::new(state, decoding, methods, info, self.guard)))
+    }
+}
+
+/// Closes a session that nobody came for.
+struct Unclaimed<'a>(&'a SessionState);
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        self.0.act(|session| session.close());
     }
 }
 

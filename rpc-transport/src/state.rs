@@ -1,5 +1,6 @@
 //! What tasks share: a lock for each session, and one for each connection's outbox. The order is session, then
-//! connection; no user code runs and no socket is touched under either, and wakers are fired behind both.
+//! connection; no user code runs and no socket is touched under either, and wakers are fired behind both. (Those that
+//! wait for a call to be abandoned fire with its exchange, under the session's lock: they are rare, and lock nothing.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use rpc_core::context::{CallHost, Peer};
 use rpc_core::id::ExchangeKey;
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{Batch, ConnectionError, Items, Outbox, Session};
+use rpc_core::proto::{Batch, ConnectionError, ExchangeFault, Items, Outbox, Session};
 use rpc_core::streaming::ItemSource;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
@@ -291,13 +292,14 @@ impl SessionState {
     }
 
     /// Whether a one-way call is on its way.
-    pub(crate) fn poll_sent(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_sent(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeFault>> {
         let mut core = self.lock();
-        if core.proto.release_sent(key) {
+        let sent = core.proto.release_sent(key);
+        if sent != Ok(false) {
             let wake = core.flush();
             drop(core);
             fire(wake);
-            return Poll::Ready(());
+            return Poll::Ready(sent.map(|_| ()));
         }
         if let Some(slot) = core.proto.user(key) {
             slot.wait_to_send(cx.waker());
@@ -328,7 +330,7 @@ impl SessionCore {
     /// Brings what is due into the outbox. The caller fires the wakers once it has let go of the lock.
     #[inline]
     pub(crate) fn flush(&mut self) -> Option<Wake> {
-        if self.proto.needs_flush() { self.flush_now() } else { None }
+        if self.proto.needs_flush() || (self.proto.is_closing() && !self.forgotten) { self.flush_now() } else { None }
     }
 
     fn flush_now(&mut self) -> Option<Wake> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::wire::hello::Windows;
+use crate::wire::hello::{SMALLEST_FRAME, Windows};
 
 /// What this side takes from a peer. The defaults are for peers that are not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest frame accepted, in bytes. 256 KiB: large enough that a 1 MiB message takes four frames, small
+    /// The longest frame accepted, in bytes. 256 KiB: large enough that a 1 MiB message takes five frames, small
     /// enough that the frame in the way of another session's answer is gone in a millisecond at 2 Gbit/s.
     pub max_frame: u32,
     /// The longest message accepted, in bytes. 4 MiB, as gRPC's implementations have it.
@@ -61,8 +61,14 @@ impl Default for Limits {
     }
 }
 
-/// The smallest frame limit and the smallest window that make progress possible, in bytes.
+/// The smallest window that makes progress worth its frames, in bytes.
 pub const SMALLEST_WINDOW: u64 = 512;
+
+/// The largest window, in bytes: far more than anybody holds, and far from where varints end.
+pub const LARGEST_WINDOW: u64 = 1 << 40;
+
+/// The shortest keepalive: ten PINGs a second are the most that a peer answers (§8.3).
+pub const SMALLEST_KEEPALIVE: Duration = Duration::from_millis(100);
 
 impl Limits {
     /// Checks that the limits fit together.
@@ -74,12 +80,17 @@ impl Limits {
             ("stream_window", self.stream_window),
             ("session_window", self.session_window),
             ("connection_window", self.connection_window),
-            ("max_frame", u64::from(self.max_frame)),
         ];
         for (name, value) in windows {
-            if value < SMALLEST_WINDOW {
-                return Err(format!("Limits::{name} is {value}; give it at least {SMALLEST_WINDOW} bytes"));
+            if !(SMALLEST_WINDOW..=LARGEST_WINDOW).contains(&value) {
+                return Err(format!("Limits::{name} is {value}; give it at least {SMALLEST_WINDOW} bytes and at most 2^40"));
             }
+        }
+        if self.max_frame < SMALLEST_FRAME {
+            return Err(format!("Limits::max_frame is {}; give it at least {SMALLEST_FRAME} bytes", self.max_frame));
+        }
+        if self.keepalive_interval < SMALLEST_KEEPALIVE || self.keepalive_timeout < SMALLEST_KEEPALIVE {
+            return Err(format!("Limits::keepalive_interval and keepalive_timeout must be at least {SMALLEST_KEEPALIVE:?}"));
         }
         if self.max_frame > crate::wire::header::MAX_LEN {
             return Err(format!("Limits::max_frame is {}; a frame holds at most 2^24 - 1 bytes", self.max_frame));
@@ -107,7 +118,6 @@ impl Limits {
             reassembly: self.reassembly,
             default_deadline: self.default_deadline,
             max_deadline: self.max_deadline,
-            hold_back: self.connection_window / (8 * self.sessions),
         }
     }
 }
@@ -123,9 +133,6 @@ pub struct SessionConfig {
     pub default_deadline: Duration,
     /// See [`Limits::max_deadline`].
     pub max_deadline: Duration,
-    /// Bytes of connection credit that a session may keep until it has something else to say: an eighth of the window
-    /// over the sessions that one side may open, so that both sides' sessions together keep less than a quarter.
-    pub hold_back: u64,
 }
 
 #[cfg(test)]
@@ -144,6 +151,6 @@ mod tests {
             assert_eq!(limits.check().is_ok(), ok);
         }
         let limits = Limits { session_window: 3, ..Limits::default() };
-        assert_eq!(limits.check().unwrap_err(), "Limits::session_window is 3; give it at least 512 bytes");
+        assert_eq!(limits.check().unwrap_err(), "Limits::session_window is 3; give it at least 512 bytes and at most 2^40");
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
-use super::config::Limits;
+use super::config::{Limits, SMALLEST_KEEPALIVE};
 use super::error::{ConnectionError, ProtocolError};
 use super::input::Input;
 use super::outbox::{Outbox, SessionSlot};
@@ -224,6 +224,12 @@ impl Connection {
         self.local_sessions
     }
 
+    /// What a session on this connection may keep of its credit: so little that all sessions which both sides may open
+    /// keep less than a quarter of the window together.
+    pub fn hold_back(&self) -> u64 {
+        self.limits.connection_window / (4 * (self.limits.sessions + self.negotiated.sessions).max(1))
+    }
+
     /// Bytes received against the connection's credit, for checks.
     pub fn received(&self) -> u64 {
         self.received
@@ -236,6 +242,7 @@ impl Connection {
         if self.needs_flush() {
             self.flush_now(out);
         }
+        out.note_received(self.received);
         self.allowed = out.grant().max();
     }
 
@@ -343,7 +350,8 @@ impl Connection {
 
     fn handle_hello_ack(&mut self, hello: Hello) -> Result<ConnectionEvent<'static>, ConnectionError> {
         let known = hello.codecs.iter().all(|codec| self.handshake.codecs.contains(codec));
-        if hello.mode != self.handshake.mode || !known || hello.codecs.is_empty() || hello.versions != (VERSION, VERSION) {
+        let fits = hello.mode == self.handshake.mode && hello.units == 0 && hello.required_units == 0;
+        if !fits || !known || hello.codecs.is_empty() || hello.versions != (VERSION, VERSION) {
             return Err(ProtocolError::new(Code::PROTOCOL, "HELLO_ACK selects what was not offered").into());
         }
         let peer = hello.clone();
@@ -356,9 +364,8 @@ impl Connection {
         self.negotiated = Negotiated {
             mode: selected.mode,
             codecs: selected.codecs,
-            // Zero would ping without end.
-            keepalive_interval: Duration::from_millis(selected.keepalive_interval_ms.max(1)),
-            keepalive_timeout: Duration::from_millis(selected.keepalive_timeout_ms.max(1)),
+            keepalive_interval: keepalive(selected.keepalive_interval_ms, self.limits.keepalive_interval),
+            keepalive_timeout: keepalive(selected.keepalive_timeout_ms, self.limits.keepalive_timeout),
             sessions: peer.sessions,
         };
         self.hello = Some(peer.clone());
@@ -583,4 +590,9 @@ impl Connection {
             }
         }
     }
+}
+
+/// The acceptor's choice; where it makes none, this side's own, and never so short that it would be a provocation.
+fn keepalive(chosen_ms: u64, own: Duration) -> Duration {
+    if chosen_ms == 0 { own } else { Duration::from_millis(chosen_ms).max(SMALLEST_KEEPALIVE) }
 }

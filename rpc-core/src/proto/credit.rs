@@ -63,12 +63,13 @@ pub struct Grant {
     window: u64,
     max: u64,
     released: u64,
+    received: u64,
 }
 
 impl Grant {
     /// Credit of `window` bytes, known to the peer from the start.
     pub const fn new(window: u64) -> Self {
-        Self { window, max: window, released: 0 }
+        Self { window, max: window, released: 0, received: 0 }
     }
 
     /// The maximum that the peer knows, or will know with the next announcement.
@@ -88,11 +89,24 @@ impl Grant {
         self.released += n;
     }
 
-    /// Whether at least half of the window would be new to the peer.
+    /// So much has been received in all.
+    #[inline]
+    pub const fn note_received(&mut self, received: u64) {
+        self.received = received;
+    }
+
+    /// Bytes received so far, as far as is known here.
+    #[inline]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether an announcement is worth its frame: at least half of the window would be new to the peer, or the peer
+    /// has little left and the rest of the window is held by somebody who takes nothing.
     #[inline]
     pub const fn is_due(&self) -> bool {
         let next = self.released + self.window;
-        next > self.max && next - self.max >= self.window / 2
+        next > self.max && (next - self.max >= self.window / 2 || self.max - self.received < self.window / 4)
     }
 
     /// Raises the maximum to a whole window beyond what was released, and yields it for the announcement.
@@ -109,13 +123,12 @@ impl Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvCredit {
     grant: Grant,
-    received: u64,
 }
 
 impl RecvCredit {
     /// Credit of `window` bytes, known to the peer from the start.
     pub const fn new(window: u64) -> Self {
-        Self { grant: Grant::new(window), received: 0 }
+        Self { grant: Grant::new(window) }
     }
 
     /// Counts `n` received bytes.
@@ -124,23 +137,23 @@ impl RecvCredit {
     /// [`Overrun`] if they exceed what was announced; nothing is counted then.
     #[inline]
     pub const fn receive(&mut self, n: u64) -> Result<(), Overrun> {
-        if n > self.grant.max - self.received {
+        if n > self.grant.max - self.grant.received {
             return Err(Overrun);
         }
-        self.received += n;
+        self.grant.received += n;
         Ok(())
     }
 
     /// Bytes received so far.
     #[inline]
     pub const fn received(&self) -> u64 {
-        self.received
+        self.grant.received
     }
 
     /// Bytes received and not yet released.
     #[inline]
     pub const fn held(&self) -> u64 {
-        self.received - self.grant.released
+        self.grant.received - self.grant.released
     }
 
     /// The maximum that the peer knows, or will know with the next announcement.
@@ -172,7 +185,7 @@ impl RecvCredit {
 
     /// Admits `n` bytes beyond what was received so far (a message larger than the window).
     pub const fn admit(&mut self, n: u64) {
-        let max = self.received.saturating_add(n);
+        let max = self.grant.received.saturating_add(n);
         if max > self.grant.max {
             self.grant.max = max;
         }

@@ -293,6 +293,12 @@ impl Outbox {
         &self.grant
     }
 
+    /// So many bytes have come over this connection in all.
+    #[inline]
+    pub fn note_received(&mut self, received: u64) {
+        self.grant.note_received(received);
+    }
+
     /// The application has taken `n` bytes that came over this connection.
     #[inline]
     pub fn release(&mut self, n: u64) {

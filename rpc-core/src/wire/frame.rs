@@ -1,4 +1,4 @@
-//! Frame types and their bodies (docs/PROTOCOL.md §3, §6 and §8): hand-decoded, never recursive, never allocating
+//! Frame types and their bodies (docs/PROTOCOL.md §3, §5, §6, §7 and §9): hand-decoded, never recursive, never allocating
 //! more than the frame's own length.
 
 use super::{DecodeError, HeadBuf, RawFrame, header::Scope, varint};
@@ -320,7 +320,7 @@ pub fn read_cancel(mut body: &[u8]) -> Result<Code, DecodeError> {
     read_code(&mut body)
 }
 
-/// Reads a body of exactly `N` varints: MAX_STREAM and MAX_CONN_DATA have one, MAX_SESSION and ACK have two.
+/// Reads a body of `N` varints (bytes behind them are a later version's): MAX_STREAM and MAX_CONN_DATA have one, MAX_SESSION and ACK have two.
 ///
 /// # Errors
 /// If one is cut off.

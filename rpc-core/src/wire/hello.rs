@@ -18,6 +18,9 @@ pub const VERSION: u8 = 1;
 /// The longest HELLO, HELLO_ACK or HELLO_REJECT, in bytes: a stranger's first bytes are not worth more memory.
 pub const MAX_HELLO: u32 = 4096;
 
+/// The smallest `max_frame` that a side may announce, in bytes: every frame that cannot be cut into pieces fits.
+pub const SMALLEST_FRAME: u32 = 4096;
+
 /// What a peer that does not speak this protocol seems to speak, told from its first bytes.
 pub fn recognise(first: &[u8]) -> &'static str {
     const HTTP: [&[u8]; 8] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"PRI ", b"OPTI", b"DELE", b"HTTP"];
@@ -49,9 +52,9 @@ pub struct Hello {
     pub connection_window: u64,
     /// How many sessions the peer may have open at a time.
     pub sessions: u64,
-    /// HELLO_ACK only: silence in milliseconds after which either side sends PING. The server chooses for both.
+    /// In HELLO_ACK: silence in milliseconds after which either side sends PING. The server chooses for both.
     pub keepalive_interval_ms: u64,
-    /// HELLO_ACK only: silence in milliseconds behind a PING after which the peer counts as gone.
+    /// In HELLO_ACK: silence in milliseconds behind a PING after which the peer counts as gone.
     pub keepalive_timeout_ms: u64,
 }
 
@@ -166,10 +169,10 @@ impl Hello {
                     }
                 }
                 key::MAX_FRAME => {
-                    let rule = "a frame holds between 512 and 2^24 - 1 bytes";
+                    let rule = "a frame holds between 4096 and 2^24 - 1 bytes";
                     let value = varint::read(v, "the longest frame")?;
                     hello.max_frame = narrow(value, "the longest frame", rule)?;
-                    if !(512..=super::header::MAX_LEN).contains(&hello.max_frame) {
+                    if !(SMALLEST_FRAME..=super::header::MAX_LEN).contains(&hello.max_frame) {
                         return Err(DecodeError::Range { field: "the longest frame", value, rule });
                     }
                 }
@@ -419,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hello_reads_back(max_frame in 512u32..=0xFF_FFFF, codecs: Vec<u8>, units in 0..=varint::MAX, window in 0..=varint::MAX,
+        fn a_hello_reads_back(max_frame in SMALLEST_FRAME..=0xFF_FFFF, codecs: Vec<u8>, units in 0..=varint::MAX, window in 0..=varint::MAX,
                               single: bool, keepalive in (0..=varint::MAX, 0..=varint::MAX)) {
             let hello = Hello {
                 versions: (1, 3), mode: if single { Mode::Single } else { Mode::Multi }, max_frame, codecs, units, required_units: 1,

@@ -1,4 +1,4 @@
-//! Bytes to frames and back (docs/PROTOCOL.md §2 to §7). Pure functions over slices: nothing is kept, nothing panics
+//! Bytes to frames and back (docs/PROTOCOL.md §2 to §7 and §9). Pure functions over slices: nothing is kept, nothing panics
 //! on any input, and nothing is allocated that the input's own length does not bound.
 //!
 //! ```text

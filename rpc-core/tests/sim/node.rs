@@ -112,14 +112,15 @@ impl Node {
                     let slot = SessionSlot(index as u32);
                     let accept = SessionAccept { codec: 1, windows: self.limits.windows(), methods: None };
                     self.connection.accept(sid, slot, &accept);
-                    core.attach(Link { slot, sid: self.connection.on_wire(sid) });
+                    core.attach(Link { slot, sid: self.connection.on_wire(sid), hold_back: self.connection.hold_back() });
                     self.sessions.insert(index, Attached { core, sid, live: true });
                 }
                 Some(ConnectionEvent::SessionAccepted { slot, accept }) => {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("it was opened");
                     attached.core.granted(accept.windows);
-                    attached.core.attach(Link { slot, sid: self.connection.on_wire(attached.sid) });
+                    let hold_back = self.connection.hold_back();
+                    attached.core.attach(Link { slot, sid: self.connection.on_wire(attached.sid), hold_back });
                     attached.live = true;
                     attached.core.flush(&mut self.out);
                 }

@@ -183,11 +183,10 @@ impl World {
         let mut limits = Limits::default();
         limits.exchanges = 1 + rng.below(8) as u64;
         if plan.tight {
-            // One frame is the smallest window there is.
-            limits.max_frame = 512 + rng.below(600) as u32;
-            limits.stream_window = u64::from(limits.max_frame);
-            limits.session_window = u64::from(limits.max_frame);
-            limits.connection_window = u64::from(limits.max_frame);
+            // Windows of one frame, and smaller ones.
+            limits.max_frame = 4096;
+            let window = if rng.chance(50) { 512 + rng.below(600) as u64 } else { 4096 };
+            (limits.stream_window, limits.session_window, limits.connection_window) = (window, window, window);
             limits.max_message = 60_000;
             limits.reassembly = 1;
         }
@@ -487,7 +486,11 @@ impl World {
         let outcome = if call.streaming {
             Self::consume_items(node, call, key)?
         } else if spec.kind == Kind::OneWay {
-            node.with(id.0, |core| core.release_sent(key)).then_some(Outcome::Done)
+            match node.with(id.0, |core| core.release_sent(key)) {
+                Ok(sent) => sent.then_some(Outcome::Done),
+                Err(fault) if call.fragile => Some(Outcome::Failed(fault.reason.code.0)),
+                Err(fault) => return Err(format!("one-way call {} failed: {fault:?}", spec.call)),
+            }
         } else {
             match node.with(id.0, |core| core.take_answer(key)) {
                 Answer::Pending => None,

@@ -34,6 +34,9 @@ pub struct Link {
     pub slot: SessionSlot,
     /// Its alias on the wire; `None` where it has the connection alone.
     pub sid: Option<Sid>,
+    /// Bytes of connection credit that the session may keep until it has something else to say;
+    /// [`Connection::hold_back`](crate::proto::Connection::hold_back) tells.
+    pub hold_back: u64,
 }
 
 /// What an exchange is opened with.
@@ -151,6 +154,7 @@ pub struct Session<U> {
     starved: bool,
     /// Bytes to be credited to the connection that they came over.
     conn_release: u64,
+    hold_back: u64,
     /// Bytes held that came over earlier connections: their credit is nobody's any more.
     stale: u64,
 
@@ -202,6 +206,7 @@ impl<U> Session<U> {
             recv: RecvCredit::new(config.windows.session),
             starved: false,
             conn_release: 0,
+            hold_back: 0,
             stale: 0,
             opens_max: 0,
             opened: 0,
@@ -229,6 +234,7 @@ impl<U> Session<U> {
 
     /// Attaches the session to a connection. What is queued goes out with the next [`flush`](Self::flush).
     pub fn attach(&mut self, link: Link) {
+        self.hold_back = link.hold_back;
         self.link = Some(link);
     }
 
@@ -555,19 +561,23 @@ impl<U> Session<U> {
     /// A one-way call is over for its caller once its OPEN, and with it the last byte of its arguments, was written.
     /// Tells whether it is, and releases it then. If not, the exchange shows up in
     /// [`next_drained`](Self::next_drained) once it is.
-    pub fn release_sent(&mut self, key: ExchangeKey) -> bool {
-        match self.exchanges.get_mut(key) {
-            Some(exchange) if !exchange.tx.is_done() => {
-                exchange.tx.watched = true;
-                false
-            }
-            Some(exchange) => {
-                exchange.held = false;
-                self.settle(key);
-                true
-            }
-            None => true,
+    ///
+    /// # Errors
+    /// It was not written in time, or its session was lost before.
+    pub fn release_sent(&mut self, key: ExchangeKey) -> Result<bool, ExchangeFault> {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Err(self.gone()) };
+        if let Some(fault) = &exchange.rx.fault {
+            let fault = (**fault).clone();
+            self.close_call(key);
+            return Err(fault);
         }
+        if !exchange.tx.is_done() {
+            exchange.tx.watched = true;
+            return Ok(false);
+        }
+        exchange.held = false;
+        self.settle(key);
+        Ok(true)
     }
 
     /// What a call finds that cannot be opened because the session is on no connection.
@@ -757,7 +767,9 @@ impl<U> Session<U> {
         }
         let mut keys = Vec::with_capacity(self.exchanges.len());
         for (key, exchange) in self.exchanges.iter_mut() {
-            if !exchange.rx.done {
+            // A one-way call awaits nothing, but it has failed if it was not written whole.
+            let unsent = exchange.opener == Side::Initiator && !exchange.tx.is_done();
+            if !exchange.rx.done || unsent {
                 exchange.rx.fail(reason.clone(), Origin::Local, exchange.xid.is_some());
                 exchange.rx.done = true;
             }
@@ -835,16 +847,21 @@ impl<U> Session<U> {
             return self.reset(key, reason);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if exchange.rx.done || exchange.rx.message.is_some() {
+        if exchange.xid.is_none() {
+            // The caller is promised that nothing was started, so nothing may be written any more.
+            exchange.rx.fail(reason, Origin::Local, false);
+            exchange.tx.open = None;
+            exchange.tx.body = None;
+            exchange.tx.state = TxState::Done;
             return;
         }
-        let sent = exchange.xid.is_some();
-        exchange.rx.fail(reason.clone(), Origin::Local, sent);
-        if sent {
-            exchange.reset(reason);
-            self.abandon_rx(key, Code::DEADLINE);
-            self.queue(key);
+        if (exchange.rx.done && exchange.tx.is_done()) || exchange.rx.message.is_some() {
+            return;
         }
+        exchange.rx.fail(reason.clone(), Origin::Local, true);
+        exchange.reset(reason);
+        self.abandon_rx(key, Code::DEADLINE);
+        self.queue(key);
     }
 
     #[inline]

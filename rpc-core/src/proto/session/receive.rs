@@ -74,9 +74,9 @@ impl<U> Session<U> {
     /// Session credit for a frame that takes any. Nothing of it is kept before.
     #[inline]
     fn charge(&mut self, frame: &Frame<'_>) -> Result<(), ProtocolError> {
-        self.recv
-            .receive(frame.charge())
-            .map_err(|Overrun| ProtocolError::new(Code::FLOW, "more bytes than the session's credit allows"))
+        let result = self.recv.receive(frame.charge());
+        self.control_due |= self.recv.is_due();
+        result.map_err(|Overrun| ProtocolError::new(Code::FLOW, "more bytes than the session's credit allows"))
     }
 
     fn handle_open(
@@ -97,6 +97,7 @@ impl<U> Session<U> {
         }
         self.next_remote += 2;
         self.accepted += 1;
+        self.control_due |= self.grants_due();
         let one_way = frame.has(flag::ONEWAY);
         if one_way && !frame.has(flag::END) && frame.has(flag::EOM) {
             return Err(ProtocolError::new(Code::PROTOCOL, "a one-way call has no items"));
@@ -362,7 +363,7 @@ impl<U> Session<U> {
         }
         let opens = exchange.tx.open.is_some();
         let single = opens || (!partial.is_error && rx.kind != AnswerKind::Many);
-        if single && !opens && !end {
+        if (single || partial.is_error) && !opens && !end {
             return Err(one_message());
         }
         let Some(partial) = rx.partial.take() else { return Ok(None) };

@@ -49,11 +49,13 @@ impl<U> Session<U> {
         self.closing && !self.close_sent && self.ring.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether at least half of the exchanges could be granted anew.
+    /// Whether at least half of the exchanges could be granted anew, or any while the peer has none left: the others may
+    /// be long-lived.
     #[inline]
     pub(super) fn grants_due(&self) -> bool {
         let window = self.config.windows.exchanges;
-        self.finished + window - self.opens_granted >= window.div_ceil(2)
+        let gain = self.finished + window - self.opens_granted;
+        gain >= window.div_ceil(2) || (gain > 0 && self.accepted == self.opens_granted)
     }
 
     /// Brings what is due into the outbox: at once where nobody waits there, else by queueing the session. Called after
@@ -90,7 +92,7 @@ impl<U> Session<U> {
     /// credit can: what all sessions of a connection hold back together stays below a quarter of its window.
     #[inline]
     pub fn needs_flush(&self) -> bool {
-        self.conn_release > self.config.hold_back
+        self.conn_release > self.hold_back
             || (!self.unstamped.is_empty() && !self.stamp_wanted)
             || (!self.control_queued && self.control_due)
             || (!self.data_queued && self.has_data())
