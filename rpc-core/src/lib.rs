@@ -7,8 +7,9 @@
 //! Floors, each importing only from those below it:
 //!
 //! ```text
-//! 3  service → streaming → context                 (what generated code speaks to)
-//! 2  proto: session → exchange → {credit, batch}    proto: connection → {input, outbox}    status → {codec}
+//! 4  service → streaming, context                   (what generated code speaks to)
+//! 3  status
+//! 2  proto: session → exchange → {credit, batch}    proto: connection → {input, outbox}
 //! 1  wire: frame, hello → header → varint           codec
 //! 0  id, code, pool
 //! ```

@@ -415,6 +415,78 @@ fn a_stream_that_breaks_keeps_the_items_before_its_fault() {
     assert_eq!(bench.session.live(), 0);
 }
 
+#[test]
+fn places_are_granted_anew_while_long_lived_exchanges_hold_most_of_them() {
+    let mut limits = Limits::default();
+    limits.exchanges = 8;
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    for n in 0..5 {
+        key_of(bench.open(n * 2, flag::EOM, b"a stream that stays"));
+    }
+    for n in 5..100 {
+        let key = key_of(bench.open(n * 2, WHOLE, b"a call that comes and goes"));
+        bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
+    }
+}
+
+#[test]
+fn credit_is_granted_anew_while_an_idle_reader_holds_most_of_it() {
+    let mut limits = Limits::default();
+    (limits.stream_window, limits.session_window) = (1000, 1000);
+    let mut bench = Bench::new(Side::Acceptor, limits);
+    key_of(bench.open(0, flag::EOM, b""));
+    bench.data(0, flag::EOM, &[0; 600]).unwrap();
+    for n in 1..100 {
+        let key = key_of(bench.open(n * 2, WHOLE, &[0; 100]));
+        bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
+    }
+}
+
+#[test]
+fn a_call_that_expired_before_it_was_written_never_is() {
+    for answer in [AnswerKind::One, AnswerKind::Many, AnswerKind::None] {
+        let mut limits = Limits::default();
+        limits.exchanges = 1;
+        let mut bench = Bench::new(Side::Initiator, limits);
+        bench.call(AnswerKind::One, false);
+        let timeout = Some(Duration::from_millis(5));
+        let command = OpenCommand { method: 0, timeout, body: vec![1].into(), more: false, answer };
+        let key = bench.session.open_now(command, (), &mut bench.out).unwrap();
+        bench.session.stamp(Time::default());
+        bench.session.handle_deadlines(Time::from_micros(5000), |_, _| {});
+        bench.written();
+        // Credit comes before the caller looks.
+        let mut places = session_head(kind::MAX_SESSION, 0, None);
+        places.varint(1 << 20);
+        places.varint(10);
+        bench.receive(places, b"").unwrap();
+        assert_eq!(bench.written(), Vec::<String>::new(), "{answer:?}");
+        let fault = match answer {
+            AnswerKind::None => bench.session.release_sent(key).unwrap_err(),
+            _ => match bench.session.take_answer(key) {
+                Answer::Fault(fault) => fault,
+                other => panic!("{other:?}"),
+            },
+        };
+        assert_eq!((fault.reason.code, fault.sent), (Code::DEADLINE, false), "{answer:?}");
+        bench.call(AnswerKind::One, false);
+        assert_eq!(bench.written(), ["OPEN"], "its place serves the next call");
+    }
+}
+
+#[test]
+fn a_one_way_call_that_was_not_written_fails_with_its_session() {
+    let mut limits = Limits::default();
+    limits.exchanges = 1;
+    let mut bench = Bench::new(Side::Initiator, limits);
+    let (sent, waits) = (bench.call(AnswerKind::None, false), bench.call(AnswerKind::None, false));
+    bench.session.fail(Reason::new(Code::CLOSED, "cut"));
+    assert_eq!(bench.session.release_sent(sent), Ok(true));
+    let fault = bench.session.release_sent(waits).unwrap_err();
+    assert_eq!((fault.reason.code, fault.sent), (Code::CLOSED, false));
+    assert_eq!(bench.session.live(), 0);
+}
+
 /// The whole table of an exchange's states and the frames that can come: what each leads to. docs/PROTOCOL.md §6.5 shows
 /// the same table; a change here is a change of the protocol.
 #[test]

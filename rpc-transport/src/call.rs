@@ -14,7 +14,8 @@ use rpc_core::proto::{Answer, AnswerKind, ExchangeFault, OpenCommand, Session};
 use rpc_core::status::{Error, Fault, FaultKind, Never};
 use rpc_core::streaming::{Decoding, ItemEncoder, ItemSource};
 
-use crate::channel::Channel;
+use crate::clock::time_left;
+use crate::handle::SessionHandle;
 use crate::handler::send_items;
 use crate::local::Direct;
 use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
@@ -53,7 +54,7 @@ enum State<T, E> {
 
 /// A call over a session.
 struct Remote<T, E> {
-    channel: Channel,
+    session: Arc<SessionHandle>,
     request: Option<Prepared>,
     answer: AnswerKind,
     key: Option<ExchangeKey>,
@@ -78,7 +79,7 @@ pub(crate) enum Received {
 impl<T, E> Call<T, E> {
     /// A call over a session.
     pub(crate) fn remote(
-        channel: &Channel,
+        session: &Arc<SessionHandle>,
         method: u32,
         body: Vec<u8>,
         items: Option<Box<dyn ItemEncoder>>,
@@ -86,7 +87,7 @@ impl<T, E> Call<T, E> {
         finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
     ) -> Self {
         let request = Some(Prepared { method, body, items });
-        let remote = Remote { channel: channel.clone(), request, answer, key: None, finish };
+        let remote = Remote { session: Arc::clone(session), request, answer, key: None, finish };
         Self { state: State::Remote(remote), timeout: None, inherited: None }
     }
 
@@ -114,16 +115,6 @@ impl<T, E> Call<T, E> {
     pub fn in_context(mut self, context: &context::Context) -> Self {
         self.inherited = context.deadline();
         self
-    }
-}
-
-/// The time that a call has, from its own option and the deadline of the call that it is made for.
-pub(crate) fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
-    let inherited = inherited.or_else(context::Context::current_deadline);
-    let inherited = inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    match (timeout, inherited) {
-        (Some(own), Some(inherited)) => Some(own.min(inherited)),
-        (own, inherited) => own.or(inherited),
     }
 }
 
@@ -174,7 +165,7 @@ impl<T, E> Remote<T, E> {
         }
         let Some(key) = self.key else { return Poll::Pending };
         let received = if self.answer == AnswerKind::None {
-            match self.channel.state().poll_sent(key, cx) {
+            match self.session.state.poll_sent(key, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => Received::Sent,
                 Poll::Ready(Err(fault)) => {
@@ -195,13 +186,13 @@ impl<T, E> Remote<T, E> {
             }
         };
         self.key = None;
-        Poll::Ready((self.finish)(&self.channel.decoding(), received))
+        Poll::Ready((self.finish)(&self.session.decoding, received))
     }
 
     fn open(&mut self, request: Prepared, timeout: Option<Duration>, cx: &Context<'_>) -> Result<(), ExchangeFault> {
         let Prepared { method, body, items } = request;
         let command = OpenCommand { method, timeout, body: body.into(), more: items.is_some(), answer: self.answer };
-        let state = self.channel.state();
+        let state = &self.session.state;
         let opened = state.act_now(|session, out| session.open_now(command, Slot::reading(cx.waker()), out));
         let key = opened.unwrap_or_else(|| Err(state.lock().proto.lost()))?;
         self.key = Some(key);
@@ -219,7 +210,7 @@ impl<T, E> Remote<T, E> {
     }
 
     fn take_answer(&self, key: ExchangeKey, cx: &Context<'_>) -> Answer {
-        let mut core = self.channel.state().lock();
+        let mut core = self.session.state.lock();
         let answer = core.proto.take_answer(key);
         if answer == Answer::Pending
             && let Some(slot) = core.proto.user(key)
@@ -237,15 +228,15 @@ impl<T, E> Remote<T, E> {
 
     /// The exchange passes from the call to the stream of its items.
     fn items(&self, key: ExchangeKey) -> Box<dyn ItemSource> {
-        let session = Arc::clone(self.channel.state());
-        Box::new(SessionItems { session, key, on_drop: Session::release, _keep: self.channel.clone() })
+        let session = Arc::clone(&self.session.state);
+        Box::new(SessionItems { session, key, on_drop: Session::release, _keep: Arc::clone(&self.session) })
     }
 }
 
 impl<T, E> Drop for Remote<T, E> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.channel.state().act(|session| session.release(key));
+            self.session.state.act(|session| session.release(key));
         }
     }
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, Received};
-use crate::connection::Guard;
-use crate::state::SessionState;
+use crate::handle::SessionHandle;
+use crate::state::{Guard, SessionState};
 
 /// What generated clients are made from. Implemented by the macro.
 pub trait Client: Sized {
@@ -47,22 +47,7 @@ impl<D: ?Sized> Clone for Backend<D> {
 /// A session with a service. Clones share it; when the last one is gone, with the calls and streams made from it, the
 /// session closes.
 #[derive(Clone)]
-pub struct Channel(Arc<Inner>);
-
-struct Inner {
-    state: Arc<SessionState>,
-    decoding: Decoding,
-    /// From this side's method numbers to the peer's, where they differ.
-    methods: Option<Vec<Option<u32>>>,
-    info: &'static ServiceInfo,
-    _connection: Arc<Guard>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.state.act(|session| session.close());
-    }
-}
+pub struct Channel(Arc<SessionHandle>);
 
 impl Channel {
     pub(crate) fn new(
@@ -72,17 +57,7 @@ impl Channel {
         info: &'static ServiceInfo,
         connection: Arc<Guard>,
     ) -> Self {
-        Self(Arc::new(Inner { state, decoding, methods, info, _connection: connection }))
-    }
-
-    #[inline]
-    pub(crate) fn state(&self) -> &Arc<SessionState> {
-        &self.0.state
-    }
-
-    #[inline]
-    pub(crate) fn decoding(&self) -> Decoding {
-        self.0.decoding
+        Self(Arc::new(SessionHandle { state, decoding, methods, info, _connection: connection }))
     }
 
     #[inline]
@@ -115,7 +90,7 @@ impl Channel {
         finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
     ) -> Call<T, E> {
         match self.prepare(method, args) {
-            Ok((method, body)) => Call::remote(self, method, body, items, answer, finish),
+            Ok((method, body)) => Call::remote(&self.0, method, body, items, answer, finish),
             Err(fault) => Call::failed(fault),
         }
     }

@@ -1,9 +1,10 @@
-//! The one place where a clock is read: monotonic time since the process's first look at it, so that sessions can move
-//! between connections and keep their deadlines.
+//! Time as the driver counts it: monotonic, since the process's first look, so that sessions can move between
+//! connections and keep their deadlines. And the time that is left to a call.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rpc_core::context::Context;
 use rpc_core::proto::Time;
 
 fn epoch() -> Instant {
@@ -23,4 +24,14 @@ pub(crate) fn instant(time: Time) -> Instant {
     let epoch = epoch();
     // A point that no instant can express is as good as one in a year.
     epoch.checked_add(Duration::from_micros(time.as_micros())).unwrap_or(epoch + Duration::from_secs(31_536_000))
+}
+
+/// The time that a call has, from its own option and the deadline of the call that it is made for.
+pub(crate) fn time_left(timeout: Option<Duration>, inherited: Option<Instant>) -> Option<Duration> {
+    let inherited = inherited.or_else(Context::current_deadline);
+    let inherited = inherited.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    match (timeout, inherited) {
+        (Some(own), Some(inherited)) => Some(own.min(inherited)),
+        (own, inherited) => own.or(inherited),
+    }
 }

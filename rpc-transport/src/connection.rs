@@ -17,7 +17,7 @@ use crate::driver::{Driver, Start};
 use crate::endpoint::{Endpoint, ToEndpoint};
 use crate::error::OpenError;
 use crate::session::SessionBuilder;
-use crate::state::{Command, Link};
+use crate::state::{Command, Guard, Link};
 use crate::stream::Connected;
 use crate::{memory, tcp};
 
@@ -40,34 +40,6 @@ pub async fn connect<C: Client>(endpoint: impl ToEndpoint) -> Result<C, OpenErro
 pub struct Connection {
     guard: Arc<Guard>,
     limits: Limits,
-}
-
-/// Closes the connection when the last handle is gone.
-pub(crate) struct Guard {
-    link: Arc<Link>,
-    peer: String,
-}
-
-impl Guard {
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
-    pub(crate) fn peer(&self) -> &str {
-        &self.peer
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.link.command(Command::Close);
-    }
-}
-
-impl fmt::Debug for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("peer", &self.peer).finish_non_exhaustive()
-    }
 }
 
 impl Connection {
@@ -102,7 +74,7 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn closed(&self) -> ConnectionError {
-        poll_fn(|cx| self.guard.link.poll_closed(cx)).await
+        poll_fn(|cx| self.guard.link().poll_closed(cx)).await
     }
 
     /// Closes the connection at once, whoever else holds it: what is queued is written, calls under way fail. Returns
@@ -111,7 +83,7 @@ impl Connection {
     /// # Cancel safety
     /// The connection closes even if the future is dropped after its first poll.
     pub async fn close(&self) {
-        self.guard.link.command(Command::Close);
+        self.guard.link().command(Command::Close);
         self.closed().await;
     }
 }
@@ -176,7 +148,7 @@ impl ConnectionBuilder {
     async fn start(self, io: Connected) -> Result<Connection, OpenError> {
         let runtime = Handle::current();
         let link = Link::new(self.limits.connection_window, runtime.clone());
-        let guard = Arc::new(Guard { link: Arc::clone(&link), peer: io.peer.clone() });
+        let guard = Arc::new(Guard::new(Arc::clone(&link), io.peer.clone()));
         let (told, connected) = oneshot::channel();
         let handshake = Handshake {
             side: Side::Initiator,

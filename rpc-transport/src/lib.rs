@@ -2,10 +2,11 @@
 //! Applications use it through the facade crate `rpc`.
 //!
 //! ```text
-//! 4  server   connection → session → channel → {call → local}
-//! 3  driver → dispatch → handler
-//! 2  state → clock
-//! 1  tcp, memory → endpoint, stream, error
+//! 5  server                         connection → session → channel → call → {local, handle}
+//! 4  driver → dispatch → handler
+//! 3  state
+//! 2  tcp, memory → stream           clock
+//! 1  error → endpoint
 //! ```
 
 mod call;
@@ -16,6 +17,7 @@ mod dispatch;
 mod driver;
 mod endpoint;
 mod error;
+mod handle;
 mod handler;
 mod local;
 mod memory;

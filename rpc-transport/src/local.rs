@@ -12,7 +12,7 @@ use rpc_core::id::ExchangeKey;
 use rpc_core::status::{Error, Fault, FaultKind};
 use tokio::time::Sleep;
 
-use crate::call::time_left;
+use crate::clock::time_left;
 use crate::state::lock;
 
 /// A server that a client of type `C` can call directly. Implemented by the macro.

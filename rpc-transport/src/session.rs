@@ -14,9 +14,8 @@ use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
 use crate::channel::{Channel, Client};
-use crate::connection::Guard;
 use crate::error::OpenError;
-use crate::state::{Command, Opening, SessionState};
+use crate::state::{Command, Guard, Opening, SessionState};
 
 /// A session to be opened, made by [`Connection::session`](crate::Connection::session).
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! connection; no user code runs and no socket is touched under either, and wakers are fired behind both. (Those that
 //! wait for a call to be abandoned fire with its exchange, under the session's lock: they are rare, and lock nothing.)
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -96,6 +97,38 @@ impl Link {
             state.on_close.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+/// Closes the connection when the last handle is gone.
+pub(crate) struct Guard {
+    link: Arc<Link>,
+    peer: String,
+}
+
+impl Guard {
+    pub(crate) fn new(link: Arc<Link>, peer: String) -> Self {
+        Self { link, peer }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.link.command(Command::Close);
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
