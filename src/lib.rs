@@ -53,7 +53,7 @@ pub mod __private {
     pub use rpc_core::service::{Answer, Argument, MethodInfo, MethodKind, Reply, ReplyFuture, Request, Service, ServiceInfo};
     pub use rpc_core::status::{AppError, Never, Outcome};
     pub use rpc_core::streaming::Streaming;
-    pub use rpc_transport::{Backend, Call, Channel, Client, Direct, IntoLocal};
+    pub use rpc_transport::{Backend, Call, Channel, Client, Direct, IntoLocal, bounded};
 }
 
 #[cfg(doctest)]

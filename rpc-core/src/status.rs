@@ -207,7 +207,7 @@ impl Fault {
 
     /// The same fault as that of a handler which has run: a call that it made downstream may not have.
     #[must_use]
-    pub(crate) fn run(mut self) -> Self {
+    pub fn run(mut self) -> Self {
         self.0.may_have_run = true;
         self
     }

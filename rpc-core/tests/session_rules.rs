@@ -170,7 +170,7 @@ fn bytes_at_a_streams_credit_pass_and_one_more_resets_the_exchange_alone() {
     // The OPENs were taken at once, and with them their 16 bytes of credit; the window is announced by halves only.
     assert_eq!(bench.data(0, flag::EOM, &[0; 984]), Ok(Some(SessionEvent::Readable(first))));
     bench.written();
-    assert_eq!(bench.data(0, flag::EOM, &[0; 16]), Ok(Some(SessionEvent::Readable(first))));
+    assert_eq!(bench.data(0, flag::EOM, &[0; 16]), Ok(Some(SessionEvent::Cancelled(first))), "its handler is stopped");
     assert_eq!(bench.written(), ["CANCEL", "RESET FLOW"]);
     assert_eq!(bench.data(2, flag::EOM, &[0; 16]), Ok(Some(SessionEvent::Readable(second))));
 }
@@ -487,8 +487,8 @@ fn a_one_way_call_that_was_not_written_fails_with_its_session() {
     assert_eq!(bench.session.live(), 0);
 }
 
-/// The whole table of an exchange's states and the frames that can come: what each leads to. docs/PROTOCOL.md §6.5 shows
-/// the same table; a change here is a change of the protocol.
+/// The whole table of an exchange's states and the frames that can come: what each leads to. docs/PROTOCOL.md §6 says
+/// the same in words; a change here is a change of the protocol.
 #[test]
 fn the_table_of_states_and_frames_is_as_documented() {
     let mut table = String::new();

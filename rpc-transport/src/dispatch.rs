@@ -16,7 +16,7 @@ use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 use tokio::runtime::Handle;
 
-use crate::handler::{Running, run, run_stream, settle};
+use crate::handler::{Place, Running, run, run_stream, settle};
 use crate::state::{SessionItems, SessionState, Slot, Task};
 
 /// Arguments over this size are decoded in a task of their own, in bytes: decoding them could hold the connection.
@@ -143,7 +143,7 @@ impl Offered {
                     let context = running.context.take();
                     drop(running);
                     session.act(|session| session.accept(key));
-                    let task = runtime.spawn(run_stream(session.clone(), key, items, context));
+                    let task = runtime.spawn(run_stream(Place { session: session.clone(), key }, items, context));
                     return attach(session, key, Task::Handler(task.abort_handle()));
                 }
                 Poll::Ready(reply) => {
@@ -153,7 +153,7 @@ impl Offered {
                 Poll::Pending => {}
             }
         }
-        let task = runtime.spawn(run(session.clone(), key, running)).abort_handle();
+        let task = runtime.spawn(run(Place { session: session.clone(), key }, running)).abort_handle();
         attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
     }
 }

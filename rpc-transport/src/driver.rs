@@ -631,6 +631,8 @@ impl Driver {
         if let Some(connected) = self.connected.take() {
             let _ = connected.send(Err(error.clone()));
         }
+        // The last read may have brought answers before it brought the end.
+        self.wakers.drain(..).for_each(Waker::wake);
         let reason = error.reason();
         for slot in 0..self.sessions.len() as u32 {
             self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());

@@ -35,10 +35,11 @@ impl Running {
     }
 }
 
-/// Gives the exchange's place back when the handler has really ended, however it did.
-struct Place {
-    session: Arc<SessionState>,
-    key: ExchangeKey,
+/// Gives the exchange's place back when the handler has really ended, however it did: its task owns it from the start,
+/// so that one which is aborted before its first poll gives it back too.
+pub(crate) struct Place {
+    pub(crate) session: Arc<SessionState>,
+    pub(crate) key: ExchangeKey,
 }
 
 impl Drop for Place {
@@ -48,8 +49,8 @@ impl Drop for Place {
 }
 
 /// Runs a call to its end.
-pub(crate) async fn run(session: Arc<SessionState>, key: ExchangeKey, running: Running) {
-    let place = Place { session, key };
+pub(crate) async fn run(place: Place, running: Running) {
+    let key = place.key;
     let context = running.context.clone();
     let reply = {
         // Dropped before the reply goes out: what the handler held is free when its caller hears of it.
@@ -66,14 +67,8 @@ pub(crate) async fn run(session: Arc<SessionState>, key: ExchangeKey, running: R
 }
 
 /// Sends the items of an answer in the place of its handler.
-pub(crate) async fn run_stream(
-    session: Arc<SessionState>,
-    key: ExchangeKey,
-    items: Box<dyn ItemEncoder>,
-    context: Option<Context>,
-) {
-    let place = Place { session, key };
-    send_items(&place.session, key, items, context).await;
+pub(crate) async fn run_stream(place: Place, items: Box<dyn ItemEncoder>, context: Option<Context>) {
+    send_items(&place.session, place.key, items, context).await;
 }
 
 /// Queues a reply that is complete.

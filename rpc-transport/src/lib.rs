@@ -32,6 +32,6 @@ pub use channel::{Backend, Channel, Client};
 pub use connection::{Connection, ConnectionBuilder, connect};
 pub use endpoint::{Endpoint, EndpointError, ToEndpoint};
 pub use error::{OpenError, ServeError};
-pub use local::{Direct, IntoLocal, local};
+pub use local::{Direct, IntoLocal, bounded, local};
 pub use server::{Server, ServerBuilder};
 pub use session::SessionBuilder;

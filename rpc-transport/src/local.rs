@@ -7,9 +7,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{self, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_core::Stream;
 use rpc_core::context::{CallHost, Context, Peer, enter};
 use rpc_core::id::ExchangeKey;
 use rpc_core::status::{Error, Fault, FaultKind};
+use rpc_core::streaming::Streaming;
 use tokio::time::Sleep;
 
 use crate::clock::time_left;
@@ -85,7 +87,9 @@ impl<T, E> Future for Direct<'_, T, E> {
         }
         let polled = catch_unwind(AssertUnwindSafe(|| enter(&mut running.context, || future.as_mut().poll(cx))));
         match polled {
-            Ok(Poll::Ready(result)) => Poll::Ready(result),
+            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(Ok(answer)),
+            Ok(Poll::Ready(Err(Error::Fault(fault)))) => Poll::Ready(Err(fault.run().into())),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             Ok(Poll::Pending) => running.poll_deadline(cx).map(|fault| Err(fault.into())),
             Err(_) => Poll::Ready(Err(Fault::new(FaultKind::Internal, "the handler panicked").into())),
         }
@@ -95,6 +99,33 @@ impl<T, E> Future for Direct<'_, T, E> {
 impl<T, E> std::fmt::Debug for Direct<'_, T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Direct").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// A stream of a direct call, which ends with the call's deadline as one over a connection does. Called by generated
+/// code in the context of the call.
+#[doc(hidden)]
+pub fn bounded<T: 'static, E: 'static, F>(answer: Result<Streaming<T, E>, F>) -> Result<Streaming<T, E>, F> {
+    let Some(deadline) = Context::current_deadline() else { return answer };
+    answer.map(|items| Streaming::from_results(Bounded { items, sleep: Box::pin(tokio::time::sleep_until(deadline.into())) }))
+}
+
+struct Bounded<T, E> {
+    items: Streaming<T, E>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl<T, E> Unpin for Bounded<T, E> {}
+
+impl<T, E> Stream for Bounded<T, E> {
+    type Item = Result<T, Error<E>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = Pin::new(&mut self.items).poll_next(cx);
+        if item.is_pending() && self.sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(Fault::new(FaultKind::Deadline, "").into())));
+        }
+        item
     }
 }
 

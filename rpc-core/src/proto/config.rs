@@ -24,7 +24,7 @@ pub struct Limits {
     pub stream_window: u64,
     /// The same for a whole session. 1 MiB.
     pub session_window: u64,
-    /// The same for a whole connection. 4 MiB.
+    /// The same for a whole connection. 16 MiB: so many sessions that read nothing at all that the others still go on.
     pub connection_window: u64,
     /// The time a peer has for the whole handshake. 10 s.
     pub handshake: Duration,
@@ -50,7 +50,7 @@ impl Default for Limits {
             exchanges: 1024,
             stream_window: 256 * 1024,
             session_window: 1024 * 1024,
-            connection_window: 4 * 1024 * 1024,
+            connection_window: 16 * 1024 * 1024,
             handshake: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(15),
             keepalive_timeout: Duration::from_secs(10),

@@ -231,10 +231,10 @@ impl Tx {
         self.state == TxState::Done && self.cancel.is_none()
     }
 
-    /// Whether a frame is due that stops the exchange.
+    /// Whether a frame of the control lane is due.
     #[inline]
     pub(super) fn has_stops(&self) -> bool {
-        self.cancel.is_some() || matches!(self.state, TxState::Resetting(_))
+        self.accept || self.cancel.is_some() || matches!(self.state, TxState::Resetting(_))
     }
 
     /// Drops what is queued and has RESET written instead. Without effect once the direction has ended.
@@ -274,7 +274,7 @@ impl<U> Exchange<U> {
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         match self.tx.state {
-            TxState::Open => self.tx.accept || self.tx.body.is_some() || self.has_outgoing(),
+            TxState::Open => self.tx.body.is_some() || self.has_outgoing(),
             TxState::Ending => true,
             TxState::Resetting(_) | TxState::Done => false,
         }

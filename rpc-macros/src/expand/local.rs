@@ -20,7 +20,13 @@ pub(super) fn twin(service: &Service) -> TokenStream {
     });
     let boxed = service.methods.iter().map(|method| {
         let (head, ident, names) = (head(method), &method.ident, names(method));
-        quote_spanned!(near(ident)=> #head { ::std::boxed::Box::pin(<__S as #name>::#ident(self, #(#names),*)) })
+        let call = quote_spanned!(near(ident)=> <__S as #name>::#ident(self, #(#names),*));
+        if method.answer_item().is_some() {
+            // The deadline of a call with a stream for its answer is the stream's too.
+            quote_spanned!(near(ident)=> #head { ::std::boxed::Box::pin(async move { #private::bounded(#call.await) }) })
+        } else {
+            quote_spanned!(near(ident)=> #head { ::std::boxed::Box::pin(#call) })
+        }
     });
     quote_spanned! {Span::mixed_site()=>
         #[allow(clippy::all)]

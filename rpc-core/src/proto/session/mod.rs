@@ -701,7 +701,8 @@ impl<U> Session<U> {
         if exchange.tx.has_stops() {
             self.stops.push(key);
             self.control_due = true;
-        } else if !exchange.queued && exchange.has_output() {
+        }
+        if !exchange.queued && exchange.has_output() {
             exchange.queued = true;
             self.ring.push_back(key);
         }

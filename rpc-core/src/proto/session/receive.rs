@@ -247,7 +247,9 @@ impl<U> Session<U> {
             Err(refused) => {
                 self.release_shared(frame.charge());
                 self.refuse(key, frame, refused);
-                Ok(Some(SessionEvent::Readable(key)))
+                // A caller finds the fault; a handler has nobody left to answer.
+                let handler = self.exchanges.get(key).is_some_and(|exchange| exchange.opener == Side::Acceptor);
+                Ok(Some(if handler { SessionEvent::Cancelled(key) } else { SessionEvent::Readable(key) }))
             }
         }
     }

@@ -527,10 +527,14 @@ impl Writer<'_> {
     }
 }
 
-/// Writes CANCEL and RESET where they are due, which need no credit. Returns how many sequenced frames that made.
+/// Writes ACCEPT, CANCEL and RESET where they are due, which need no credit. Returns how many sequenced frames that made.
 fn write_stops<U>(exchange: &mut Exchange<U>, link: Link, out: &mut Outbox) -> u64 {
     let Some(xid) = exchange.xid else { return 0 };
     let mut count = 0;
+    if std::mem::take(&mut exchange.tx.accept) {
+        out.frame(exchange_head(kind::ACCEPT, 0, link.sid, xid), &[], 0);
+        count += 1;
+    }
     if let Some(code) = exchange.tx.cancel.take() {
         let mut head = exchange_head(kind::CANCEL, 0, link.sid, xid);
         head.varint(code.0.into());

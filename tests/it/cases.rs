@@ -1,0 +1,477 @@
+//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use rpc::{Code, Connection, Error, FaultKind, Server};
+use tokio::sync::mpsc;
+
+use crate::harness::{eventually, soon};
+use crate::lab::{Bench, Event, Events, GateError, LONG, Lab, LabClient, LabError, LabServer, Record, pattern};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Tcp,
+    TcpSingle,
+    Memory,
+    Local,
+}
+
+/// A service and a client of it.
+struct Rig {
+    lab: LabClient,
+    bench: Bench,
+    events: Events,
+    target: Target,
+    _server: Option<Server>,
+}
+
+impl Rig {
+    async fn new(target: Target) -> Self {
+        let (bench, events) = Bench::new();
+        let service = LabServer::new(bench.clone());
+        let builder = Server::builder().service(service.clone());
+        let (lab, server) = match target {
+            Target::Tcp => {
+                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
+                let connection = Connection::open(server.endpoint()).await.unwrap();
+                (connection.session().open().await.unwrap(), Some(server))
+            }
+            Target::TcpSingle => {
+                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
+                (rpc::connect(server.endpoint()).await.unwrap(), Some(server))
+            }
+            Target::Memory => {
+                static NAMES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+                let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let server = builder.listen(format!("mem://cases-{name}")).await.unwrap();
+                let connection = Connection::open(server.endpoint()).await.unwrap();
+                (connection.session().open().await.unwrap(), Some(server))
+            }
+            Target::Local => (rpc::local(service), None),
+        };
+        bench.set_downstream(lab.clone());
+        Self { lab, bench, events, target, _server: server }
+    }
+
+    /// The service and the session are as good as new.
+    async fn still_works(&self) {
+        assert_eq!(self.lab.text("still here").await.unwrap(), "STILL HERE");
+        self.bench.idle().await;
+    }
+}
+
+async fn on<F: Future<Output = ()>>(target: Target, case: impl FnOnce(Rig) -> F) {
+    case(Rig::new(target).await).await;
+}
+
+macro_rules! cases {
+    ($($(#[$attr:meta])* $case:ident),* $(,)?) => {
+        cases!(@target tcp, Tcp, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_on_one_thread, Tcp, 1, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_single_session, TcpSingle, 2, $($(#[$attr])* $case,)*);
+        cases!(@target memory, Memory, 2, $($(#[$attr])* $case,)*);
+        mod local {
+            $(#[test] $(#[$attr])* fn $case() {
+                crate::harness::run(super::on(super::Target::Local, super::$case));
+            })*
+        }
+    };
+    (@target $module:ident, $target:ident, $threads:literal, $($(#[$attr:meta])* $case:ident,)*) => {
+        mod $module {
+            $(#[test] $(#[$attr])* fn $case() {
+                crate::harness::run_on($threads, super::on(super::Target::$target, super::$case));
+            })*
+        }
+    };
+}
+
+cases! {
+    borrowed_arguments_travel,
+    bytes_travel_in_every_form,
+    messages_from_nothing_to_the_limit_arrive_whole,
+    sixty_four_calls_at_once_each_get_their_own_answer,
+    more_calls_than_the_peer_grants_all_get_their_turn,
+    an_application_error_is_typed,
+    errors_of_other_calls_are_lifted_and_foreign_ones_converted,
+    a_stream_yields_every_item_in_order_and_ends,
+    a_stream_that_fails_yields_its_items_then_the_error,
+    a_stream_can_be_refused_before_its_first_item,
+    large_items_arrive_whole,
+    a_dropped_stream_stops_its_producer,
+    items_go_up_and_one_answer_comes_back,
+    a_handler_may_answer_before_the_items_end,
+    items_go_both_ways,
+    one_item_up_is_one_item_down_without_a_batch,
+    an_endless_source_stops_with_its_call,
+    one_way_calls_arrive,
+    a_timeout_ends_the_call_and_drops_its_handler,
+    a_timeout_of_zero_starts_nothing,
+    a_timeout_ends_a_stream_that_hangs,
+    a_deadline_is_inherited_by_calls_of_the_handler,
+    a_dropped_call_drops_its_handler,
+    a_dropped_call_drops_what_its_handler_called,
+    work_that_a_handler_spawned_learns_of_the_end,
+    a_call_that_was_never_polled_sends_nothing,
+    the_context_tells_peer_and_deadline,
+    a_panic_in_a_handler_fails_its_call_alone,
+    a_panic_in_a_stream_fails_it_alone,
+    a_fault_of_the_handler_keeps_its_class,
+    a_handler_that_ran_cannot_promise_that_nothing_was_started,
+    code_over_the_trait_takes_service_and_client,
+}
+
+/// A channel's items as a stream.
+fn received<T: Send + 'static>(items: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send + 'static {
+    stream::unfold(items, |mut items| async move { Some((items.recv().await?, items)) })
+}
+
+fn record() -> Record {
+    let counts = (0..20).map(|n| (format!("count-{n}"), n)).collect();
+    Record { id: 41, name: "rö".into(), tags: vec![String::new(), "b".into()], counts }
+}
+
+async fn borrowed_arguments_travel(rig: Rig) {
+    let text = String::from("größe");
+    assert_eq!(rig.lab.text(&text).await.unwrap(), "GRÖSSE");
+    assert_eq!(rig.lab.text("").await.unwrap(), "");
+    assert_eq!(rig.lab.slice(&[1, 2, 3]).await.unwrap(), [1, 2, 3]);
+    assert_eq!(rig.lab.record(&record()).await.unwrap(), Record { id: 42, ..record() });
+    assert_eq!(rig.lab.numbers(&[1, u64::from(u32::MAX), 3]).await.unwrap(), 4 + u64::from(u32::MAX));
+    assert_eq!(rig.lab.numbers(&[]).await.unwrap(), 0);
+}
+
+async fn bytes_travel_in_every_form(rig: Rig) {
+    let bytes = pattern(1000, 1);
+    assert_eq!(rig.lab.vector(bytes.clone()).await.unwrap(), bytes);
+    assert_eq!(rig.lab.shared(bytes.clone().into()).await.unwrap(), bytes);
+    for maybe in [None, Some(Vec::new()), Some(bytes)] {
+        assert_eq!(rig.lab.maybe(maybe.clone()).await.unwrap(), maybe);
+    }
+}
+
+async fn messages_from_nothing_to_the_limit_arrive_whole(rig: Rig) {
+    // Around the sizes at which another path is taken: charge, inline, quantum, shared, off the driver, frame, window.
+    let edges: [i64; 12] =
+        [0, 1, 15, 16, 4096, 8192, 16 * 1024, 32 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024, 4 * 1024 * 1024 - 72];
+    for edge in edges {
+        for size in [edge - 1, edge, edge + 1, edge + 64] {
+            let bytes = pattern(usize::try_from(size.max(0)).unwrap_or(0), size as u64);
+            let echoed = rig.lab.shared(bytes.clone().into()).await.unwrap();
+            assert!(echoed == bytes, "{size} bytes do not come back as they went");
+        }
+    }
+    assert_eq!(rig.lab.size(pattern(4_000_000, 0).into()).await.unwrap(), 4_000_000);
+    assert_eq!(rig.lab.zeros(4_000_000).await.unwrap().len(), 4_000_000);
+}
+
+async fn sixty_four_calls_at_once_each_get_their_own_answer(rig: Rig) {
+    let sizes = [0, 10, 5000, 40_000, 200_000];
+    let calls = (0..64u64).map(|n| {
+        let lab = rig.lab.clone();
+        tokio::spawn(async move {
+            for round in 0..5 {
+                let bytes = pattern(sizes[(n as usize + round) % sizes.len()], n);
+                assert!(lab.shared(bytes.clone().into()).await.unwrap() == bytes);
+                assert_eq!(lab.after(n as u32 % 7).await.unwrap(), n as u32 % 7);
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+}
+
+async fn more_calls_than_the_peer_grants_all_get_their_turn(rig: Rig) {
+    let calls: Vec<_> = (0..3000).map(|n| tokio::spawn(rig.lab.after(n % 4))).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap().unwrap(), n as u32 % 4);
+    }
+}
+
+async fn an_application_error_is_typed(rig: Rig) {
+    assert_eq!(rig.lab.find("one").await.unwrap(), 1);
+    assert_eq!(rig.lab.find("two").await.unwrap_err(), Error::App(LabError::NoSuchKey("two".into())));
+}
+
+async fn errors_of_other_calls_are_lifted_and_foreign_ones_converted(rig: Rig) {
+    assert_eq!(rig.lab.gate("one").await.unwrap(), 11);
+    assert_eq!(rig.lab.gate("two").await.unwrap_err(), Error::App(GateError("no such key: two".into())));
+    assert_eq!(rig.lab.disk().await.unwrap_err(), Error::App(LabError::Disk("torn".into())));
+}
+
+async fn a_stream_yields_every_item_in_order_and_ends(rig: Rig) {
+    for count in [0, 1, 2, 10_000] {
+        for size in [0, 3] {
+            let mut items = rig.lab.items(count, size).await.unwrap();
+            for n in 0..count {
+                assert_eq!(items.next().await.unwrap().unwrap(), vec![n as u8; size as usize], "item {n} of {count}");
+            }
+            assert!(items.next().await.is_none());
+            assert!(items.next().await.is_none(), "an end stays one");
+        }
+    }
+    rig.still_works().await;
+}
+
+async fn a_stream_that_fails_yields_its_items_then_the_error(rig: Rig) {
+    for good in [0, 1, 5000] {
+        let mut items = rig.lab.up_to(good).await.unwrap();
+        for n in 0..good {
+            assert_eq!(items.next().await.unwrap().unwrap(), n);
+        }
+        assert_eq!(items.next().await.unwrap().unwrap_err(), Error::App(LabError::NoSuchKey(good.to_string())));
+        assert!(items.next().await.is_none());
+    }
+    rig.still_works().await;
+}
+
+async fn a_stream_can_be_refused_before_its_first_item(rig: Rig) {
+    assert_eq!(rig.lab.no_stream().await.unwrap_err(), Error::App(LabError::NoSuchKey("stream".into())));
+    rig.still_works().await;
+}
+
+async fn large_items_arrive_whole(rig: Rig) {
+    let mut items = rig.lab.items(20, 300 * 1024).await.unwrap();
+    for n in 0..20 {
+        assert!(items.next().await.unwrap().unwrap() == vec![n; 300 * 1024], "item {n} is another");
+    }
+    assert!(items.next().await.is_none());
+    let large = Bytes::from(pattern(300 * 1024, 3));
+    assert_eq!(rig.lab.total(stream::iter(vec![large; 20])).await.unwrap(), 20 * 300 * 1024);
+    rig.still_works().await;
+}
+
+async fn a_dropped_stream_stops_its_producer(rig: Rig) {
+    for (tag, taken) in [(1, 0), (2, 1), (3, 1000)] {
+        let mut items = rig.lab.endless(tag).await.unwrap();
+        for n in 0..taken {
+            assert_eq!(items.next().await.unwrap().unwrap(), n);
+        }
+        drop(items);
+        rig.events.dropped(tag).await;
+    }
+    let mut stuck = rig.lab.stuck(4).await.unwrap();
+    assert_eq!(stuck.next().await.unwrap().unwrap(), 7);
+    drop(stuck);
+    rig.events.dropped(4).await;
+    rig.still_works().await;
+}
+
+async fn items_go_up_and_one_answer_comes_back(rig: Rig) {
+    for count in [0, 1, 10_000u64] {
+        assert_eq!(rig.lab.sum(stream::iter(0..count)).await.unwrap(), count * count.saturating_sub(1) / 2);
+    }
+    let slow = stream::iter(0..20u64).then(|n| async move {
+        tokio::task::yield_now().await;
+        n
+    });
+    assert_eq!(rig.lab.sum(slow).await.unwrap(), 190);
+}
+
+async fn a_handler_may_answer_before_the_items_end(rig: Rig) {
+    assert_eq!(rig.lab.first(3, stream::iter(1..)).await.unwrap(), 6);
+    assert_eq!(rig.lab.first(0, stream::pending()).await.unwrap(), 0);
+    rig.still_works().await;
+}
+
+async fn items_go_both_ways(rig: Rig) {
+    let sent: Vec<_> = (0..2000).map(|n| Bytes::from(pattern(n % 97, n as u64))).collect();
+    let items = rig.lab.echo(stream::iter(sent.clone())).await.unwrap();
+    let back: Vec<_> = items.map(Result::unwrap).collect().await;
+    assert!(back == sent);
+    rig.still_works().await;
+}
+
+async fn one_item_up_is_one_item_down_without_a_batch(rig: Rig) {
+    let (up, items) = mpsc::channel(1);
+    let mut down = rig.lab.echo(received(items)).await.unwrap();
+    for n in 0..200u64 {
+        up.send(Bytes::from(pattern(10, n))).await.unwrap();
+        assert_eq!(soon("an item comes back", down.next()).await.unwrap().unwrap(), pattern(10, n));
+    }
+    drop(up);
+    assert!(down.next().await.is_none());
+    rig.still_works().await;
+}
+
+async fn an_endless_source_stops_with_its_call(rig: Rig) {
+    let (up, items) = mpsc::channel::<Bytes>(1);
+    let call = tokio::spawn(rig.lab.hold(5, received(items)));
+    rig.events.started(5).await;
+    call.abort();
+    rig.events.dropped(5).await;
+    soon("the source is dropped", up.closed()).await;
+    rig.still_works().await;
+}
+
+async fn one_way_calls_arrive(rig: Rig) {
+    rig.lab.note(7).await.unwrap();
+    eventually("the note arrives", || rig.bench.notes() == (1, 7)).await;
+    for n in 0..3000 {
+        rig.lab.note(n).await.unwrap();
+    }
+    eventually("all notes arrive", || rig.bench.notes() == (3001, 7 + 2999 * 3000 / 2)).await;
+    for _ in 0..10 {
+        rig.lab.large_note(pattern(1_000_000, 0).into()).await.unwrap();
+    }
+    eventually("large notes arrive", || rig.bench.notes() == (3011, 7 + 2999 * 3000 / 2 + 10_000_000)).await;
+    rig.still_works().await;
+}
+
+async fn a_timeout_ends_the_call_and_drops_its_handler(rig: Rig) {
+    let error = rig.lab.hang(1).timeout(Duration::from_millis(40)).await.unwrap_err();
+    let fault = error.fault().unwrap();
+    assert_eq!((fault.kind(), fault.may_have_run()), (FaultKind::Deadline, true));
+    rig.events.started(1).await;
+    rig.events.dropped(1).await;
+    rig.still_works().await;
+}
+
+async fn a_timeout_of_zero_starts_nothing(rig: Rig) {
+    let error = rig.lab.hang(1).timeout(Duration::ZERO).await.unwrap_err();
+    let fault = error.fault().unwrap();
+    assert_eq!((fault.kind(), fault.may_have_run()), (FaultKind::Deadline, false));
+    rig.still_works().await;
+    assert_eq!(rig.bench.calls(), 1, "only the check of the end ran");
+}
+
+async fn a_timeout_ends_a_stream_that_hangs(rig: Rig) {
+    let mut items = rig.lab.stuck(1).timeout(Duration::from_millis(100)).await.unwrap();
+    assert_eq!(items.next().await.unwrap().unwrap(), 7);
+    let error = soon("the deadline ends the stream", items.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.fault().unwrap().kind(), FaultKind::Deadline);
+    assert!(items.next().await.is_none());
+    rig.events.dropped(1).await;
+    rig.still_works().await;
+}
+
+async fn a_deadline_is_inherited_by_calls_of_the_handler(rig: Rig) {
+    let (_, left) = rig.lab.who_downstream().timeout(Duration::from_secs(20)).await.unwrap();
+    let left = left.expect("the call downstream has a deadline");
+    assert!(left <= 20_000, "{left} ms are left downstream, of 20 s");
+    // And the inner end is as tight as the outer one.
+    let error = rig.lab.hang_downstream(9).timeout(Duration::from_millis(60)).await.unwrap_err();
+    assert_eq!(error.fault().unwrap().kind(), FaultKind::Deadline);
+    rig.events.dropped(9).await;
+    rig.still_works().await;
+}
+
+async fn a_dropped_call_drops_its_handler(rig: Rig) {
+    let call = tokio::spawn(rig.lab.hang(1));
+    rig.events.started(1).await;
+    call.abort();
+    rig.events.dropped(1).await;
+    rig.still_works().await;
+}
+
+async fn a_dropped_call_drops_what_its_handler_called(rig: Rig) {
+    let call = tokio::spawn(rig.lab.hang_downstream(1));
+    rig.events.started(1).await;
+    assert_eq!(rig.bench.live(), 2);
+    call.abort();
+    rig.events.dropped(1).await;
+    rig.still_works().await;
+}
+
+async fn work_that_a_handler_spawned_learns_of_the_end(rig: Rig) {
+    let call = tokio::spawn(LabClient::watched(&rig.lab, 1));
+    rig.events.started(1).await;
+    call.abort();
+    rig.events.wait_for(Event::Cancelled(1)).await;
+    let error = LabClient::watched(&rig.lab, 2).timeout(Duration::from_millis(40)).await.unwrap_err();
+    assert_eq!(error.fault().unwrap().kind(), FaultKind::Deadline);
+    rig.events.wait_for(Event::Cancelled(2)).await;
+    rig.still_works().await;
+}
+
+async fn a_call_that_was_never_polled_sends_nothing(rig: Rig) {
+    for tag in 0..100 {
+        drop(rig.lab.hang(tag));
+        drop(rig.lab.sum(stream::pending()));
+        drop(rig.lab.note(tag));
+    }
+    rig.still_works().await;
+    assert_eq!(rig.bench.calls(), 1);
+}
+
+async fn the_context_tells_peer_and_deadline(rig: Rig) {
+    let (peer, left) = LabClient::who(&rig.lab).timeout(LONG).await.unwrap();
+    let scheme = match rig.target {
+        Target::Tcp | Target::TcpSingle => "tcp://127.0.0.1:",
+        Target::Memory => "mem://cases-",
+        Target::Local => "local",
+    };
+    assert!(peer.starts_with(scheme), "{peer}");
+    assert!(left.is_some_and(|left| left > 0 && left <= 50_000), "{left:?} ms are left of 50 s");
+    let (_, left) = LabClient::who(&rig.lab).await.unwrap();
+    assert_eq!(left.is_some(), rig.target != Target::Local, "a call over a connection has a deadline by default");
+}
+
+async fn a_panic_in_a_handler_fails_its_call_alone(rig: Rig) {
+    let neighbour = tokio::spawn(rig.lab.hang(1));
+    rig.events.started(1).await;
+    for turns in [0, 1, 3] {
+        let error = rig.lab.panics(turns).await.unwrap_err();
+        assert_eq!(error.fault().unwrap().kind(), FaultKind::Internal);
+    }
+    assert!(!neighbour.is_finished());
+    neighbour.abort();
+    rig.still_works().await;
+}
+
+async fn a_panic_in_a_stream_fails_it_alone(rig: Rig) {
+    let mut items = rig.lab.panics_in_stream(3).await.unwrap();
+    let mut taken = 0;
+    let error = loop {
+        match items.next().await.expect("a stream that breaks does not end in good order") {
+            Ok(n) => {
+                assert_eq!(n, taken);
+                taken += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.fault().unwrap().kind(), FaultKind::Internal);
+    assert!(taken <= 3);
+    rig.still_works().await;
+}
+
+async fn a_fault_of_the_handler_keeps_its_class(rig: Rig) {
+    let error = rig.lab.fault().await.unwrap_err();
+    let fault = error.fault().unwrap();
+    assert_eq!((fault.kind(), fault.code()), (FaultKind::TooLarge, Code::TOO_LARGE));
+    assert_eq!(fault.detail(), "more than the handler takes");
+    assert!(fault.may_have_run());
+}
+
+async fn a_handler_that_ran_cannot_promise_that_nothing_was_started(rig: Rig) {
+    let error = rig.lab.busy().await.unwrap_err();
+    assert!(error.fault().unwrap().may_have_run(), "{error}");
+}
+
+async fn everything(lab: &impl Lab) -> rpc::Result<String, LabError> {
+    let text = lab.text("abc").await.map_err(|error| error.map_app(|never| match never {}))?;
+    let found = lab.find("one").await?;
+    let mut items = lab.up_to(3).await?;
+    let mut sum = 0;
+    while let Some(Ok(n)) = items.next().await {
+        sum += n;
+    }
+    let mut echoed = pin!(lab.echo([Bytes::from_static(b"x")].into_iter().collect()).await.unwrap());
+    let first = echoed.next().await.unwrap().unwrap();
+    let (_, left) = lab.who(&rpc::Context::with_deadline(std::time::Instant::now() + LONG)).await.unwrap();
+    lab.note(1).await.unwrap();
+    Ok(format!("{text} {found} {sum} {first:?} {}", left.is_some()))
+}
+
+async fn code_over_the_trait_takes_service_and_client(rig: Rig) {
+    let expected = "ABC 1 3 b\"x\" true";
+    assert_eq!(everything(&rig.bench).await.unwrap(), expected);
+    assert_eq!(everything(&std::sync::Arc::new(rig.bench.clone())).await.unwrap(), expected);
+    assert_eq!(everything(&rig.lab).await.unwrap(), expected);
+    eventually("all notes arrive", || rig.bench.notes() == (3, 3)).await;
+}

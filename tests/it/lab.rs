@@ -1,0 +1,484 @@
+//! The service of all tests: every shape of method, and handlers that tell when they start and when they are dropped.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use rpc::{Fault, FaultKind, OrApp, ResultExt, Streaming};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::harness::{eventually, soon};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) counts: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub(crate) enum LabError {
+    #[error("no such key: {0}")]
+    NoSuchKey(String),
+    #[error("disk: {0}")]
+    Disk(String),
+}
+
+impl From<std::io::Error> for LabError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[error("gate: {0}")]
+pub(crate) struct GateError(pub(crate) String);
+
+impl From<LabError> for GateError {
+    fn from(error: LabError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+#[rpc::service]
+pub(crate) trait Lab {
+    async fn text(&self, text: &str) -> rpc::Result<String>;
+    async fn slice(&self, bytes: &[u8]) -> rpc::Result<Vec<u8>>;
+    async fn vector(&self, bytes: Vec<u8>) -> rpc::Result<Vec<u8>>;
+    async fn shared(&self, bytes: Bytes) -> rpc::Result<Bytes>;
+    async fn maybe(&self, bytes: Option<Vec<u8>>) -> rpc::Result<Option<Vec<u8>>>;
+    async fn record(&self, record: &Record) -> rpc::Result<Record>;
+    async fn numbers(&self, numbers: &[u64]) -> rpc::Result<u64>;
+    async fn size(&self, bytes: Bytes) -> rpc::Result<u64>;
+    async fn zeros(&self, size: u64) -> rpc::Result<Bytes>;
+
+    async fn find(&self, key: &str) -> rpc::Result<u32, LabError>;
+    /// Calls `find` downstream and lifts its error.
+    async fn gate(&self, key: &str) -> rpc::Result<u32, GateError>;
+    async fn disk(&self) -> rpc::Result<(), LabError>;
+    async fn fault(&self) -> rpc::Result<()>;
+    /// A fault of the class that says that nothing was started.
+    async fn busy(&self) -> rpc::Result<()>;
+
+    async fn items(&self, count: u64, size: u32) -> rpc::Result<Streaming<Bytes>>;
+    async fn up_to(&self, good: u64) -> rpc::Result<Streaming<u64, LabError>, LabError>;
+    async fn no_stream(&self) -> rpc::Result<Streaming<u64>, LabError>;
+    /// Items without an end, as fast as they are taken.
+    async fn endless(&self, tag: u64) -> rpc::Result<Streaming<u64>>;
+    /// One item, then nothing, without an end.
+    async fn stuck(&self, tag: u64) -> rpc::Result<Streaming<u64>>;
+    async fn sum(&self, numbers: Streaming<u64>) -> rpc::Result<u64>;
+    async fn total(&self, items: Streaming<Bytes>) -> rpc::Result<u64>;
+    /// Takes `count` items and lets the rest be.
+    async fn first(&self, count: u64, numbers: Streaming<u64>) -> rpc::Result<u64>;
+    async fn echo(&self, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>>;
+    /// Holds a stream of items without reading it.
+    async fn hold(&self, tag: u64, items: Streaming<Bytes>) -> rpc::Result<()>;
+
+    #[rpc(oneway)]
+    async fn note(&self, n: u64) -> rpc::Result<()>;
+    #[rpc(oneway)]
+    async fn large_note(&self, bytes: Bytes) -> rpc::Result<()>;
+
+    /// Never returns.
+    async fn hang(&self, tag: u64) -> rpc::Result<()>;
+    /// Calls `hang` downstream.
+    async fn hang_downstream(&self, tag: u64) -> rpc::Result<()>;
+    /// Never returns, and has a task that tells when the call is over.
+    async fn watched(&self, cx: &rpc::Context, tag: u64) -> rpc::Result<()>;
+    /// Peer and time left in milliseconds.
+    async fn who(&self, cx: &rpc::Context) -> rpc::Result<(String, Option<u64>)>;
+    /// Calls `who` downstream.
+    async fn who_downstream(&self) -> rpc::Result<(String, Option<u64>)>;
+    /// Returns after so many turns of the scheduler.
+    async fn after(&self, turns: u32) -> rpc::Result<u32>;
+
+    async fn panics(&self, turns: u32) -> rpc::Result<()>;
+    async fn panics_in_stream(&self, good: u64) -> rpc::Result<Streaming<u64>>;
+}
+
+/// What the handlers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    Started(u64),
+    Dropped(u64),
+    Cancelled(u64),
+}
+
+#[derive(Debug)]
+struct Shared {
+    live: AtomicUsize,
+    calls: AtomicUsize,
+    notes: AtomicU64,
+    noted: AtomicU64,
+    events: UnboundedSender<Event>,
+    downstream: OnceLock<LabClient>,
+}
+
+/// The service. Clones share everything.
+#[derive(Debug, Clone)]
+pub(crate) struct Bench {
+    shared: Arc<Shared>,
+}
+
+/// What the service tells. Each event can be waited for once, in any order.
+pub(crate) struct Events {
+    events: Mutex<(UnboundedReceiver<Event>, Vec<Event>)>,
+}
+
+/// A running handler.
+#[derive(Debug)]
+struct Alive {
+    shared: Arc<Shared>,
+    tag: Option<u64>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.shared.live.fetch_sub(1, Ordering::SeqCst);
+        if let Some(tag) = self.tag {
+            let _ = self.shared.events.send(Event::Dropped(tag));
+        }
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> (Self, Events) {
+        let (events, told) = unbounded_channel();
+        let shared = Shared {
+            live: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            notes: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
+            events,
+            downstream: OnceLock::new(),
+        };
+        (Self { shared: Arc::new(shared) }, Events { events: Mutex::new((told, Vec::new())) })
+    }
+
+    /// Whom the handlers that call others call.
+    pub(crate) fn set_downstream(&self, client: LabClient) {
+        assert!(self.shared.downstream.set(client).is_ok(), "there is one downstream");
+    }
+
+    fn downstream(&self) -> &LabClient {
+        self.shared.downstream.get().expect("the test set a downstream")
+    }
+
+    /// Handlers and producers of streams that exist.
+    pub(crate) fn live(&self) -> usize {
+        self.shared.live.load(Ordering::SeqCst)
+    }
+
+    /// Handlers that were ever started.
+    pub(crate) fn calls(&self) -> usize {
+        self.shared.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many one-way calls arrived, and the sum of what they brought.
+    pub(crate) fn notes(&self) -> (u64, u64) {
+        (self.shared.notes.load(Ordering::SeqCst), self.shared.noted.load(Ordering::SeqCst))
+    }
+
+    /// Waits until no handler is left.
+    pub(crate) async fn idle(&self) {
+        eventually("no handler is left", || self.live() == 0).await;
+    }
+
+    fn alive(&self) -> Alive {
+        self.shared.live.fetch_add(1, Ordering::SeqCst);
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        Alive { shared: Arc::clone(&self.shared), tag: None }
+    }
+
+    /// The same for a handler that the test watches.
+    fn told(&self, tag: u64) -> Alive {
+        let mut alive = self.alive();
+        alive.tag = Some(tag);
+        let _ = self.shared.events.send(Event::Started(tag));
+        alive
+    }
+
+    fn note_one(&self, n: u64) {
+        self.shared.notes.fetch_add(1, Ordering::SeqCst);
+        self.shared.noted.fetch_add(n, Ordering::SeqCst);
+    }
+}
+
+impl Events {
+    /// Waits for an event; others are kept for those who ask for them.
+    pub(crate) async fn wait_for(&self, event: Event) {
+        let wait = poll_fn(|cx| {
+            let mut events = self.events.lock().expect("no test panics with the lock held");
+            let (coming, kept) = &mut *events;
+            while let Poll::Ready(told) = coming.poll_recv(cx) {
+                kept.push(told.expect("the service outlives its events"));
+            }
+            match kept.iter().position(|kept| *kept == event) {
+                Some(at) => {
+                    kept.remove(at);
+                    Poll::Ready(())
+                }
+                None => Poll::Pending,
+            }
+        });
+        soon(&format!("waiting for {event:?}"), wait).await;
+    }
+
+    pub(crate) async fn started(&self, tag: u64) {
+        self.wait_for(Event::Started(tag)).await;
+    }
+
+    pub(crate) async fn dropped(&self, tag: u64) {
+        self.wait_for(Event::Dropped(tag)).await;
+    }
+}
+
+/// Gives others their turns.
+async fn turns(count: u32) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Milliseconds until the deadline of a call.
+fn time_left(cx: &rpc::Context) -> Option<u64> {
+    cx.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()).as_millis() as u64)
+}
+
+impl Lab for Bench {
+    async fn text(&self, text: &str) -> rpc::Result<String> {
+        let _alive = self.alive();
+        // The borrow lives across an await.
+        turns(1).await;
+        Ok(text.to_uppercase())
+    }
+
+    async fn slice(&self, bytes: &[u8]) -> rpc::Result<Vec<u8>> {
+        let _alive = self.alive();
+        Ok(bytes.to_vec())
+    }
+
+    async fn vector(&self, bytes: Vec<u8>) -> rpc::Result<Vec<u8>> {
+        let _alive = self.alive();
+        Ok(bytes)
+    }
+
+    async fn shared(&self, bytes: Bytes) -> rpc::Result<Bytes> {
+        let _alive = self.alive();
+        Ok(bytes)
+    }
+
+    async fn maybe(&self, bytes: Option<Vec<u8>>) -> rpc::Result<Option<Vec<u8>>> {
+        let _alive = self.alive();
+        Ok(bytes)
+    }
+
+    async fn record(&self, record: &Record) -> rpc::Result<Record> {
+        let _alive = self.alive();
+        turns(1).await;
+        Ok(Record { id: record.id + 1, ..record.clone() })
+    }
+
+    async fn numbers(&self, numbers: &[u64]) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        turns(1).await;
+        Ok(numbers.iter().sum())
+    }
+
+    async fn size(&self, bytes: Bytes) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        Ok(bytes.len() as u64)
+    }
+
+    async fn zeros(&self, size: u64) -> rpc::Result<Bytes> {
+        let _alive = self.alive();
+        Ok(vec![0; size as usize].into())
+    }
+
+    async fn find(&self, key: &str) -> rpc::Result<u32, LabError> {
+        let _alive = self.alive();
+        match key {
+            "one" => Ok(1),
+            _ => Err(LabError::NoSuchKey(key.to_owned()))?,
+        }
+    }
+
+    async fn gate(&self, key: &str) -> rpc::Result<u32, GateError> {
+        let _alive = self.alive();
+        Ok(self.downstream().find(key).await.lift::<GateError>()? + 10)
+    }
+
+    async fn disk(&self) -> rpc::Result<(), LabError> {
+        let _alive = self.alive();
+        Err(std::io::Error::other("torn")).or_app()?
+    }
+
+    async fn fault(&self) -> rpc::Result<()> {
+        let _alive = self.alive();
+        Err(Fault::new(FaultKind::TooLarge, "more than the handler takes"))?
+    }
+
+    async fn busy(&self) -> rpc::Result<()> {
+        let _alive = self.alive();
+        Err(Fault::new(FaultKind::Overloaded, "come again"))?
+    }
+
+    async fn items(&self, count: u64, size: u32) -> rpc::Result<Streaming<Bytes>> {
+        let alive = self.alive();
+        Ok(Streaming::new(stream::iter(0..count).map(move |n| {
+            let _alive = &alive;
+            Bytes::from(vec![n as u8; size as usize])
+        })))
+    }
+
+    async fn up_to(&self, good: u64) -> rpc::Result<Streaming<u64, LabError>, LabError> {
+        let alive = self.alive();
+        Ok(Streaming::from_results(stream::iter(0..=good + 1).map(move |n| {
+            let _alive = &alive;
+            if n < good { Ok(n) } else { Err(LabError::NoSuchKey(n.to_string()).into()) }
+        })))
+    }
+
+    async fn no_stream(&self) -> rpc::Result<Streaming<u64>, LabError> {
+        let _alive = self.alive();
+        Err(LabError::NoSuchKey("stream".into()))?
+    }
+
+    async fn endless(&self, tag: u64) -> rpc::Result<Streaming<u64>> {
+        let alive = self.told(tag);
+        Ok(Streaming::new(stream::iter(0..).map(move |n| {
+            let _alive = &alive;
+            n
+        })))
+    }
+
+    async fn stuck(&self, tag: u64) -> rpc::Result<Streaming<u64>> {
+        let alive = self.told(tag);
+        let items = stream::once(async { 7 }).chain(stream::pending());
+        Ok(Streaming::new(items.map(move |n| {
+            let _alive = &alive;
+            n
+        })))
+    }
+
+    async fn sum(&self, mut numbers: Streaming<u64>) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        let mut sum = 0;
+        while let Some(number) = numbers.next().await {
+            sum += number?;
+        }
+        Ok(sum)
+    }
+
+    async fn total(&self, mut items: Streaming<Bytes>) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        let mut bytes = 0;
+        while let Some(item) = items.next().await {
+            bytes += item?.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    async fn first(&self, count: u64, mut numbers: Streaming<u64>) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        let mut sum = 0;
+        for _ in 0..count {
+            sum += numbers.next().await.transpose()?.unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
+    async fn echo(&self, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>> {
+        let alive = self.alive();
+        Ok(Streaming::from_results(items.map(move |item| {
+            let _alive = &alive;
+            item
+        })))
+    }
+
+    async fn hold(&self, tag: u64, items: Streaming<Bytes>) -> rpc::Result<()> {
+        let _alive = self.told(tag);
+        let _items = items;
+        std::future::pending().await
+    }
+
+    async fn note(&self, n: u64) -> rpc::Result<()> {
+        let _alive = self.alive();
+        self.note_one(n);
+        Ok(())
+    }
+
+    async fn large_note(&self, bytes: Bytes) -> rpc::Result<()> {
+        let _alive = self.alive();
+        self.note_one(bytes.len() as u64);
+        Ok(())
+    }
+
+    async fn hang(&self, tag: u64) -> rpc::Result<()> {
+        let _alive = self.told(tag);
+        std::future::pending().await
+    }
+
+    async fn hang_downstream(&self, tag: u64) -> rpc::Result<()> {
+        let _alive = self.alive();
+        self.downstream().hang(tag).await
+    }
+
+    async fn watched(&self, cx: &rpc::Context, tag: u64) -> rpc::Result<()> {
+        let _alive = self.told(tag);
+        let (cx, events) = (cx.clone(), self.shared.events.clone());
+        tokio::spawn(async move {
+            cx.cancelled().await;
+            let _ = events.send(Event::Cancelled(tag));
+        });
+        std::future::pending().await
+    }
+
+    async fn who(&self, cx: &rpc::Context) -> rpc::Result<(String, Option<u64>)> {
+        let _alive = self.alive();
+        Ok((cx.peer().map(|peer| peer.endpoint.clone()).unwrap_or_default(), time_left(cx)))
+    }
+
+    async fn who_downstream(&self) -> rpc::Result<(String, Option<u64>)> {
+        let _alive = self.alive();
+        turns(2).await;
+        LabClient::who(self.downstream()).await
+    }
+
+    async fn after(&self, count: u32) -> rpc::Result<u32> {
+        let _alive = self.alive();
+        turns(count).await;
+        Ok(count)
+    }
+
+    async fn panics(&self, count: u32) -> rpc::Result<()> {
+        let _alive = self.alive();
+        turns(count).await;
+        panic!("the handler panics on purpose")
+    }
+
+    async fn panics_in_stream(&self, good: u64) -> rpc::Result<Streaming<u64>> {
+        let alive = self.alive();
+        Ok(Streaming::new(stream::iter(0..).map(move |n| {
+            let _alive = &alive;
+            assert!(n < good, "the stream panics on purpose");
+            n
+        })))
+    }
+}
+
+/// Bytes that tell where they are out of place.
+pub(crate) fn pattern(size: usize, seed: u64) -> Vec<u8> {
+    (0..size as u64).map(|at| (at.wrapping_mul(31) ^ seed ^ (at >> 8)) as u8).collect()
+}
+
+/// A deadline that has no part in what a test checks.
+pub(crate) const LONG: Duration = Duration::from_secs(50);

@@ -1,0 +1,12 @@
+//! End to end: real servers, real clients, and peers that break every rule. Named by behaviour; one binary.
+//!
+//! No case asserts a time. What may hang is bounded by [`harness::HANG`], and a case that reaches it has failed.
+
+mod bad_input;
+mod cases;
+mod connections;
+mod dropped_at_every_poll;
+mod harness;
+mod lab;
+mod proxy;
+mod raw;
