@@ -1,0 +1,340 @@
+//! One task a connection: the socket and the clock are its own, and it never waits for an application.
+//!
+//! ```text
+//! a turn: clock → commands → read, handle (≤ 32 handlers) → timers → yield once if several exchanges wait
+//!         → turns of the sessions → swap → write
+//! ```
+//! The reader never waits for the writer: where the socket takes nothing, reading goes on (docs/PROTOCOL.md §7.4), but
+//! for one bound: while a peer does not take the replies it is owed, it is not read either.
+
+mod read;
+mod sessions;
+mod write;
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use rpc_core::context::Peer;
+use rpc_core::id::{Sid, Side};
+use rpc_core::proto::outbox::{Output, SessionSlot};
+use rpc_core::proto::{Connection, ConnectionError, Handshake, Input, Limits, Time};
+use rpc_core::streaming::Decoding;
+use rpc_core::wire::HeadBuf;
+use rpc_core::wire::frame::kind;
+use rpc_core::wire::hello::SessionAccept;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use crate::clock;
+use crate::dispatch::{Offered, Services};
+use crate::error::OpenError;
+use crate::state::{Command, Link, Opening, SessionState, fire};
+use crate::stream::{BoxIo, Connected};
+use write::{Batching, Written};
+
+/// The receive buffer at the start, in bytes: a batch of the peer's.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Handlers that are polled in one turn before other tasks have theirs.
+const HANDLERS_PER_TURN: u32 = 32;
+
+/// Turns full of handlers after which their answers are written even if more calls wait.
+const TURNS_UNWRITTEN: u32 = 4;
+
+/// How long a closed connection waits for the other end to let go, so that its last bytes are not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A driver that is dropped in the middle (its runtime shut down) must not leave anybody waiting.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.finish(&ConnectionError::Closed);
+    }
+}
+
+/// A connection's driver. See the module's text.
+pub(crate) struct Driver {
+    io: BoxIo,
+    connection: Connection,
+    limits: Limits,
+    link: Arc<Link>,
+    peer: Peer,
+    services: Option<Arc<Services>>,
+    sessions: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// Sessions of this side that wait for others to close.
+    waiting: VecDeque<Opening>,
+    connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
+
+    input: Input,
+    output: Output,
+    written: usize,
+    /// Since when the socket has taken nothing.
+    stalled: Option<Time>,
+    closing: bool,
+
+    sleep: Pin<Box<Sleep>>,
+    armed: Time,
+    sleep_polled: bool,
+    /// A time at or before the next deadline of any session.
+    deadline: Option<Time>,
+    handlers: u32,
+    unwritten: u32,
+    batch: Batching,
+    /// The time of the turn, for the deadlines of its handlers.
+    instant: Instant,
+    wakers: Vec<Waker>,
+}
+
+/// A session in the driver's table.
+struct Entry {
+    state: Arc<SessionState>,
+    sid: Sid,
+    offered: Option<Arc<Offered>>,
+    decoding: Decoding,
+    /// Whoever waits for the peer's S_ACCEPT.
+    opening: Option<oneshot::Sender<Result<SessionAccept, OpenError>>>,
+}
+
+/// What a driver starts with.
+pub(crate) struct Start {
+    pub(crate) handshake: Handshake,
+    pub(crate) limits: Limits,
+    pub(crate) services: Option<Arc<Services>>,
+    /// Told when the handshake is over.
+    pub(crate) connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
+}
+
+impl Driver {
+    /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
+    pub(crate) fn new(connected: Connected, start: Start, link: Arc<Link>) -> Self {
+        let (now, _) = clock::now();
+        let Start { handshake, limits, services, connected: told } = start;
+        Self {
+            io: connected.io,
+            connection: Connection::new(handshake, limits.clone(), now),
+            link,
+            peer: Peer::new(connected.peer),
+            services,
+            sessions: Vec::new(),
+            free: Vec::new(),
+            waiting: VecDeque::new(),
+            connected: told,
+            input: Input::new(READ_BUFFER),
+            output: Output::default(),
+            written: 0,
+            stalled: None,
+            closing: false,
+            sleep: Box::pin(tokio::time::sleep_until(clock::instant(now.after(limits.handshake)).into())),
+            armed: now.after(limits.handshake),
+            sleep_polled: false,
+            limits,
+            deadline: None,
+            handlers: 0,
+            unwritten: 0,
+            batch: Batching::default(),
+            instant: Instant::now(),
+            wakers: Vec::new(),
+        }
+    }
+
+    /// Runs the connection to its end, and tells everyone.
+    pub(crate) async fn run(mut self) -> ConnectionError {
+        let error = std::future::poll_fn(|cx| self.poll_turns(cx)).await;
+        self.finish(&error);
+        self.say_goodbye(&error).await;
+        error
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        match self.turn(cx) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    /// One turn; on return the task waits, or has woken itself.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
+        let (now, instant) = clock::now();
+        self.instant = instant;
+        self.handlers = 0;
+        loop {
+            self.read(cx, now)?;
+            if !self.wakers.is_empty() {
+                self.batch.woken += self.wakers.len();
+                self.wakers.drain(..).for_each(Waker::wake);
+            }
+            if self.handlers >= HANDLERS_PER_TURN {
+                // There is more to handle; others have their turn first, and what is ready goes out with the rest,
+                // unless that takes too long.
+                cx.waker().wake_by_ref();
+                self.unwritten += 1;
+                if self.unwritten < TURNS_UNWRITTEN {
+                    return Ok(());
+                }
+                self.batch.closed = true;
+            }
+            self.unwritten = 0;
+            self.timers(cx, now)?;
+            match self.write(cx, now)? {
+                Written::All if self.closing => return Err(ConnectionError::Closed),
+                Written::All | Written::Blocked | Written::Later => return Ok(()),
+                Written::Commands => self.run_commands(),
+            }
+        }
+    }
+
+    fn run_commands(&mut self) {
+        let commands = std::mem::take(&mut self.link.lock().commands);
+        for command in commands {
+            match command {
+                Command::Open(opening) => self.open_or_wait(opening),
+                Command::Forget(slot) => self.forget(slot),
+                Command::Close => self.closing = true,
+            }
+        }
+    }
+
+    fn timers(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
+        let due = now >= self.armed || !self.sleep_polled || self.deadline.is_some_and(|deadline| deadline < self.armed);
+        if !due {
+            return Ok(());
+        }
+        self.connection.handle_timeout(now)?;
+        if self.connection.needs_flush() {
+            self.flush_connection();
+        }
+        if self.stalled.is_some_and(|since| now >= since.after(self.limits.write_stall)) {
+            return Err(ConnectionError::WriteStall);
+        }
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.expire(now);
+        }
+        let stall = self.stalled.map(|since| since.after(self.limits.write_stall));
+        let next = [Some(self.connection.next_timeout()), self.deadline, stall].into_iter().flatten().min().unwrap_or(now);
+        // A timer that rings too early costs one look; setting it anew for each call would cost far more. It is polled
+        // only where it was set or rings: the task it wakes is always this one.
+        if next < self.armed || now >= self.armed {
+            self.armed = next.max(now.after(Duration::from_millis(1)));
+            self.sleep.as_mut().reset(clock::instant(self.armed).into());
+            self.sleep_polled = false;
+        }
+        if !self.sleep_polled {
+            self.sleep_polled = true;
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                // It rang between the clock's reading and here: the next turn sees to it.
+                cx.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts times to a session's new deadlines.
+    fn stamp(&mut self, slot: SessionSlot, now: Time) {
+        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+            let mut core = entry.state.lock();
+            core.proto.stamp(now);
+            self.deadline = min(self.deadline, core.proto.next_deadline());
+        }
+    }
+
+    /// Ends what is overdue, in every session.
+    fn expire(&mut self, now: Time) {
+        self.deadline = None;
+        for entry in self.sessions.iter().flatten() {
+            let mut expired = Vec::new();
+            let mut core = entry.state.lock();
+            core.proto.handle_deadlines(now, |key, opener| expired.push((key, opener)));
+            for (key, opener) in expired {
+                let Some(slot) = core.proto.user(key) else { continue };
+                match opener {
+                    Side::Initiator => self.wakers.extend(slot.reader.take()),
+                    Side::Acceptor => slot.abandon(),
+                }
+            }
+            self.deadline = min(self.deadline, core.proto.next_deadline());
+            let wake = core.flush();
+            drop(core);
+            fire(wake);
+        }
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// Tells everyone who waits for anything of this connection.
+    fn finish(&mut self, error: &ConnectionError) {
+        let (commands, waiting) = {
+            let mut state = self.link.lock();
+            if state.closed.is_some() {
+                return;
+            }
+            state.closed = Some(error.clone());
+            (std::mem::take(&mut state.commands), std::mem::take(&mut state.on_close))
+        };
+        if let Some(connected) = self.connected.take() {
+            let _ = connected.send(Err(error.clone()));
+        }
+        // The last read may have brought answers before it brought the end.
+        self.wakers.drain(..).for_each(Waker::wake);
+        let reason = error.reason();
+        for slot in 0..self.sessions.len() as u32 {
+            self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());
+        }
+        for command in commands {
+            if let Command::Open(opening) = command {
+                let _ = opening.done.send(Err(error.clone().into()));
+            }
+        }
+        for opening in self.waiting.drain(..) {
+            let _ = opening.done.send(Err(error.clone().into()));
+        }
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Writes the reason, closes this direction, and reads on for a moment: closing with unread bytes in the socket
+    /// would make the system send a reset, which can destroy what the peer has not read yet.
+    async fn say_goodbye(&mut self, error: &ConnectionError) {
+        {
+            let mut state = self.link.lock();
+            self.connection.flush(&mut state.out);
+            if let Some(reason) = self.connection.close_reason(error) {
+                let mut body = Vec::new();
+                reason.write(&mut body);
+                state.out.last(HeadBuf::new(kind::CONN_CLOSE, 0), &body);
+            }
+        }
+        if matches!(error, ConnectionError::Io { .. } | ConnectionError::Silent | ConnectionError::WriteStall) {
+            return;
+        }
+        let farewell = async {
+            while self.written < self.output.len() {
+                let n = std::future::poll_fn(|cx| self.poll_write(cx)).await?;
+                if n == 0 {
+                    return Ok(());
+                }
+                self.written += n;
+            }
+            let mut last = Output::default();
+            self.link.lock().out.swap(&mut last);
+            let mut bytes = Vec::with_capacity(last.len());
+            last.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
+            self.io.write_all(&bytes).await?;
+            self.io.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.io.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // What goes wrong here concerns nobody any more.
+        let _ = tokio::time::timeout(LINGER, farewell).await;
+    }
+}
+
+fn min(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

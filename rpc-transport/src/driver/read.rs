@@ -1,0 +1,175 @@
+//! The reading half of a turn: bytes in, frames to their sessions, calls to their handlers.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use rpc_core::code::Code;
+use rpc_core::proto::outbox::SessionSlot;
+use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, SessionEvent, Time};
+use rpc_core::wire::frame::{Frame, Reason};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{Driver, Entry, HANDLERS_PER_TURN, min};
+use crate::error::OpenError;
+use crate::state::{Link, Slot, fire};
+
+/// Control replies that a peer may owe us to read, in bytes, before it is not read itself any more.
+const OWED: usize = 64 * 1024;
+
+impl Driver {
+    pub(super) fn read(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
+        // What a turn left behind comes first.
+        self.handle(now)?;
+        while self.handlers < HANDLERS_PER_TURN {
+            if self.written < self.output.len() && self.link.lock().out.owed() > OWED {
+                return Ok(());
+            }
+            let mut buffer = ReadBuf::new(self.input.space());
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Ready(Ok(())) => {}
+            }
+            let n = buffer.filled().len();
+            if n == 0 {
+                return Err(hung_up(&self.input));
+            }
+            self.input.advance(n);
+            self.connection.heard(now);
+            self.handle(now)?;
+        }
+        Ok(())
+    }
+
+    /// Handles the frames that have arrived.
+    pub(super) fn handle(&mut self, now: Time) -> Result<(), ConnectionError> {
+        while self.handlers < HANDLERS_PER_TURN {
+            let Some(event) = self.connection.next_event(now, &mut self.input)? else { break };
+            match event {
+                ConnectionEvent::Frame { slot, frame } => {
+                    if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+                        let mut turn = FrameTurn {
+                            link: &self.link,
+                            wakers: &mut self.wakers,
+                            handlers: &mut self.handlers,
+                            deadline: &mut self.deadline,
+                            now,
+                            instant: self.instant,
+                        };
+                        match turn.handle(entry, &frame) {
+                            Ok(None) => {}
+                            Ok(Some(end)) => self.session_event(slot, end),
+                            Err(error) => self.abort(slot, &error),
+                        }
+                    }
+                }
+                ConnectionEvent::Ignored => {}
+                ConnectionEvent::Connected => {
+                    self.flush_connection();
+                    // From here on other time-outs hold.
+                    self.armed = now;
+                    if let Some(connected) = self.connected.take() {
+                        let _ = connected.send(Ok(()));
+                    }
+                }
+                ConnectionEvent::SessionOpened { sid, open } => {
+                    self.accept(sid, &open);
+                    self.flush_connection();
+                }
+                ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
+                ConnectionEvent::SessionRejected { slot, reject } => {
+                    let error = OpenError::Rejected { reason: reject.reason.clone(), codecs: reject.codecs };
+                    self.end_session(slot, reject.reason, Some(error), false);
+                }
+            }
+        }
+        if self.connection.needs_flush() {
+            self.flush_connection();
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_connection(&mut self) {
+        self.connection.flush(&mut self.link.lock().out);
+    }
+
+    pub(super) fn session_event(&mut self, slot: SessionSlot, event: SessionEvent) {
+        if let SessionEvent::Aborted(reason) = event {
+            if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+                self.connection.forget(entry.sid);
+            }
+            self.end_session(slot, reason, None, false);
+        }
+    }
+
+    /// The peer broke the rules of one session: that session ends, and says why.
+    pub(super) fn abort(&mut self, slot: SessionSlot, error: &ProtocolError) {
+        let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
+        let abort = entry.state.lock().proto.abort(error.reason.clone());
+        self.connection.abort(entry.sid, &abort);
+        self.end_session(slot, error.reason.clone(), None, false);
+    }
+}
+
+/// The handling of one frame, apart from the driver's table so that the entry can stay borrowed.
+struct FrameTurn<'a> {
+    link: &'a Arc<Link>,
+    wakers: &'a mut Vec<Waker>,
+    handlers: &'a mut u32,
+    deadline: &'a mut Option<Time>,
+    now: Time,
+    instant: Instant,
+}
+
+impl FrameTurn<'_> {
+    #[inline]
+    fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+        let mut core = entry.state.lock();
+        let event = core.proto.handle_frame(frame, self.now, Slot::default)?;
+        let (mut arrival, mut rest) = (None, None);
+        match event {
+            Some(event @ SessionEvent::Opened { .. }) => {
+                if entry.offered.is_none()
+                    && let SessionEvent::Opened { key, .. } = event
+                {
+                    core.proto.reset(key, Reason::new(Code::UNKNOWN_METHOD, "nothing is served on this side of the session"));
+                    core.proto.handler_done(key);
+                } else if let Some(offered) = &entry.offered {
+                    arrival = offered.admit(&mut core.proto, event, self.now);
+                    *self.deadline = min(*self.deadline, core.proto.next_deadline());
+                }
+            }
+            Some(SessionEvent::Readable(key)) => {
+                if let Some(waker) = core.proto.user(key).and_then(|slot| slot.reader.take()) {
+                    self.wakers.push(waker);
+                }
+            }
+            Some(SessionEvent::Cancelled(key)) => {
+                if let Some(slot) = core.proto.user(key) {
+                    self.wakers.extend(slot.take_sender());
+                    slot.abandon();
+                }
+            }
+            event => rest = event,
+        }
+        let wake = core.flush();
+        drop(core);
+        fire(wake);
+        if let (Some(arrival), Some(offered)) = (arrival, &entry.offered) {
+            *self.handlers += 1;
+            offered.start(&entry.state, arrival, entry.decoding, self.instant, &self.link.runtime);
+        }
+        Ok(rest)
+    }
+}
+
+fn hung_up(input: &Input) -> ConnectionError {
+    let detail = match input.pending().len() {
+        0 => "the peer hung up".to_owned(),
+        n => format!("the peer hung up in the middle of a frame, {n} bytes into it"),
+    };
+    ConnectionError::Io { kind: io::ErrorKind::UnexpectedEof, detail }
+}

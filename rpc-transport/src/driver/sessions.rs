@@ -1,0 +1,146 @@
+//! The sessions of a connection: how they come, where they stand, how they go.
+
+use std::sync::Arc;
+
+use rpc_core::code::Code;
+use rpc_core::codec::{Codec, DecodeLimits};
+use rpc_core::id::{Sid, Side};
+use rpc_core::proto::outbox::SessionSlot;
+use rpc_core::proto::{Link as Place, Session};
+use rpc_core::streaming::Decoding;
+use rpc_core::wire::frame::Reason;
+use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+use tokio::sync::oneshot;
+
+use super::{Driver, Entry};
+use crate::error::OpenError;
+use crate::state::{Opening, SessionState, fire};
+
+/// Room that S_ACCEPT takes beside its list of methods, in bytes.
+const LIST_ROOM: usize = 256;
+
+impl Driver {
+    pub(super) fn link_of(&self, slot: SessionSlot, sid: Sid) -> Place {
+        Place { slot, sid: self.connection.on_wire(sid), hold_back: self.connection.hold_back() }
+    }
+
+    pub(super) fn place(&mut self, entry: Entry) -> SessionSlot {
+        if let Some(slot) = self.free.pop() {
+            self.sessions[slot as usize] = Some(entry);
+            return SessionSlot(slot);
+        }
+        self.sessions.push(Some(entry));
+        SessionSlot(self.sessions.len() as u32 - 1)
+    }
+
+    pub(super) fn next_slot(&self) -> SessionSlot {
+        SessionSlot(self.free.last().copied().unwrap_or(self.sessions.len() as u32))
+    }
+
+    /// Opens a session of this side, or lets it wait for one that is closing: the peer counts a session until both sides
+    /// have closed it, so this side counts the same.
+    pub(super) fn open_or_wait(&mut self, opening: Opening) {
+        let limit = self.connection.negotiated().sessions;
+        if !self.connection.is_open() || self.connection.local_sessions() < limit {
+            return self.open_session(opening.session, &opening.open, opening.done);
+        }
+        let closing = |entry: &Entry| entry.offered.is_none() && entry.state.lock().proto.is_closing();
+        if self.sessions.iter().flatten().any(closing) {
+            return self.waiting.push_back(opening);
+        }
+        let text = format!("the peer allows {limit} sessions at a time on a connection, and as many are open");
+        let _ = opening.done.send(Err(OpenError::Rejected { reason: Reason::new(Code::REFUSED, text), codecs: Vec::new() }));
+    }
+
+    pub(super) fn open_session(
+        &mut self,
+        state: Arc<SessionState>,
+        open: &SessionOpen,
+        done: oneshot::Sender<Result<SessionAccept, OpenError>>,
+    ) {
+        match self.connection.open(self.next_slot(), open) {
+            Ok(sid) => {
+                // What the acceptor grants is known with its answer; until then nothing is decoded.
+                let decoding = Decoding { codec: Codec::Postcard, limits: None };
+                self.place(Entry { state, sid, offered: None, decoding, opening: Some(done) });
+                self.flush_connection();
+            }
+            Err(reason) => {
+                let _ = done.send(Err(OpenError::Rejected { reason, codecs: Vec::new() }));
+            }
+        }
+    }
+
+    pub(super) fn session_accepted(&mut self, slot: SessionSlot, accept: SessionAccept) {
+        let Some(sid) = self.sessions.get(slot.0 as usize).and_then(Option::as_ref).map(|entry| entry.sid) else { return };
+        let place = self.link_of(slot, sid);
+        let Some(Some(entry)) = self.sessions.get_mut(slot.0 as usize) else { return };
+        let wake = {
+            let mut core = entry.state.lock();
+            core.proto.granted(accept.windows);
+            core.proto.attach(place);
+            core.flush()
+        };
+        fire(wake);
+        if let Some(done) = entry.opening.take() {
+            let _ = done.send(Ok(accept));
+        }
+    }
+
+    /// The peer opens a session.
+    pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen) {
+        let services = self.services.as_ref();
+        let Some(offered) = services.and_then(|services| services.get(&open.service)).cloned() else {
+            let names = services.map(|services| services.names()).unwrap_or_default();
+            let text = format!("no service is named `{}` here; there is: {names}", open.service);
+            return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
+        };
+        let Some(codec) = open.codecs.iter().find_map(|id| Codec::from_wire_id(*id)) else {
+            return self.connection.reject(sid, Reason::new(Code::NO_CODEC, "the session offers no codec that is known here"));
+        };
+        let info = offered.service.info();
+        let methods = (open.fingerprint != info.fingerprint).then(|| info.methods.iter().map(|method| method.hash).collect());
+        let listed = if open.fingerprint == info.fingerprint { 0 } else { info.methods.len() * size_of::<u64>() };
+        if listed + LIST_ROOM > self.link.lock().out.max_frame() as usize {
+            let text = format!("the sides' methods differ, and the {} here do not fit a frame of the peer's", info.methods.len());
+            return self.connection.reject(sid, Reason::new(Code::TOO_LARGE, text));
+        }
+        let slot = self.next_slot();
+        let mut proto = Session::new(Side::Acceptor, self.limits.session());
+        proto.granted(open.windows);
+        proto.attach(self.link_of(slot, sid));
+        let state = SessionState::new(proto, self.link.clone(), self.peer.clone());
+        let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
+        self.place(Entry { state, sid, offered: Some(offered), decoding: Decoding { codec, limits }, opening: None });
+        let accept = SessionAccept { codec: codec.wire_id(), windows: self.limits.windows(), methods };
+        self.connection.accept(sid, slot, &accept);
+    }
+
+    /// A session has closed in good order.
+    pub(super) fn forget(&mut self, slot: SessionSlot) {
+        // The place may have gone to another session since this was asked for.
+        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize)
+            && entry.state.lock().proto.is_finished()
+        {
+            self.connection.forget(entry.sid);
+            self.end_session(slot, Reason::new(Code::CLOSED, "the session is closed"), None, true);
+        }
+    }
+
+    pub(super) fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
+        let Some(entry) = self.sessions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
+        self.free.push(slot.0);
+        let held = entry.state.lock().proto.detach();
+        self.link.lock().out.release(held);
+        if let Some(opening) = entry.opening {
+            let rejected = || OpenError::Rejected { reason: reason.clone(), codecs: Vec::new() };
+            let _ = opening.send(Err(error.unwrap_or_else(rejected)));
+        }
+        entry.state.ended(reason, orderly);
+        while let Some(opening) = self.waiting.pop_front() {
+            if !opening.done.is_closed() {
+                return self.open_or_wait(opening);
+            }
+        }
+    }
+}

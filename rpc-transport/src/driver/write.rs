@@ -1,0 +1,162 @@
+//! The writing half of a turn: turns of the sessions, the swap, the socket.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use rpc_core::proto::outbox::{Lane, SessionSlot};
+use rpc_core::proto::{ConnectionError, Time};
+use tokio::io::AsyncWrite;
+
+use super::Driver;
+use crate::state::fire;
+
+/// The pieces of a vectored write.
+const SLICES: usize = 16;
+
+/// How an attempt to write everything ended.
+pub(super) enum Written {
+    /// Nothing is left, and the driver's waker is where the next one with something to say finds it.
+    All,
+    /// The socket takes no more; it will wake the driver, and so will anybody with something to say.
+    Blocked,
+    /// Others are given a turn before the write; the driver has woken itself.
+    Later,
+    /// There is something to be done first.
+    Commands,
+}
+
+impl Driver {
+    /// Writes until nothing is left or the socket takes no more.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
+        loop {
+            if self.written == self.output.len() {
+                self.output.clear();
+                self.written = 0;
+                if let Some(written) = self.collect(cx, now)? {
+                    return Ok(written);
+                }
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(Ok(n)) => {
+                    self.written += n;
+                    self.stalled = None;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => return Ok(self.blocked(cx, now)),
+            }
+            if self.written == self.output.len() {
+                match Pin::new(&mut self.io).poll_flush(cx) {
+                    Poll::Ready(result) => result?,
+                    Poll::Pending => return Ok(self.blocked(cx, now)),
+                }
+            }
+        }
+    }
+
+    /// The socket takes no more. Commands are still heard; bytes wait for the socket.
+    pub(super) fn blocked(&mut self, cx: &Context<'_>, now: Time) -> Written {
+        if self.stalled.is_none() {
+            self.stalled = Some(now);
+            // The time-out of a stalled write must find the timer set.
+            self.armed = self.armed.min(now);
+            cx.waker().wake_by_ref();
+        }
+        let mut state = self.link.lock();
+        if !state.commands.is_empty() {
+            return Written::Commands;
+        }
+        state.driver = Some(cx.waker().clone());
+        Written::Blocked
+    }
+
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = Pin::new(&mut self.io);
+        if let Some(bytes) = self.output.single() {
+            return io.poll_write(cx, &bytes[self.written..]);
+        }
+        let (mut slices, mut count) = ([IoSlice::new(&[]); SLICES], 0);
+        self.output.slices(self.written, SLICES, |slice| {
+            slices[count] = IoSlice::new(slice);
+            count += 1;
+        });
+        io.poll_write_vectored(cx, &slices[..count])
+    }
+
+    /// Gives the waiting sessions their turns and takes what they wrote. `None`: there is something to write. Where there
+    /// is nothing, the driver's waker is left behind under the same lock, so that nothing can come in between.
+    pub(super) fn collect(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Option<Written>, ConnectionError> {
+        loop {
+            let mut state = self.link.lock();
+            self.connection.flush(&mut state.out);
+            if !state.commands.is_empty() {
+                return Ok(Some(Written::Commands));
+            }
+            if let Some(slot) = state.out.next_unstamped() {
+                let last = !state.out.has_unstamped();
+                drop(state);
+                self.stamp(slot, now);
+                if last {
+                    self.timers(cx, now)?;
+                }
+                continue;
+            }
+            let frames = state.out.frames();
+            if self.batch.grows(frames) {
+                cx.waker().wake_by_ref();
+                return Ok(Some(Written::Later));
+            }
+            let Some((slot, lane)) = state.out.next_session() else {
+                if state.out.is_quiet() {
+                    state.driver = Some(cx.waker().clone());
+                    return Ok(Some(Written::All));
+                }
+                self.batch = Batching::default();
+                state.out.swap(&mut self.output);
+                return Ok(None);
+            };
+            drop(state);
+            self.batch.closed = true;
+            self.take_turn(slot, lane);
+        }
+    }
+
+    pub(super) fn take_turn(&mut self, slot: SessionSlot, lane: Lane) {
+        let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
+        let mut core = entry.state.lock();
+        core.proto.transmit(lane, &mut self.link.lock().out);
+        core.drained(&mut self.wakers);
+        let wake = core.flush();
+        drop(core);
+        fire(wake);
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// When to write: a batch that still grows is worth a turn of everybody else's first, because one write serves all of
+/// it (benches/README.md, "The yield").
+#[derive(Default)]
+pub(super) struct Batching {
+    /// Callers woken since the last write: most of them will have something to say at once.
+    pub(super) woken: usize,
+    /// Frames at the last look.
+    frames: usize,
+    yields: u32,
+    pub(super) closed: bool,
+}
+
+impl Batching {
+    /// Turns given away for one batch at the most.
+    const MOST: u32 = 4;
+
+    #[inline]
+    fn grows(&mut self, frames: usize) -> bool {
+        let several = frames > 1 || (frames == 1 && self.woken > 1);
+        let grew = frames > self.frames;
+        self.frames = frames;
+        let more = several && grew && !self.closed && self.yields < Self::MOST;
+        self.yields += u32::from(more);
+        more
+    }
+}
