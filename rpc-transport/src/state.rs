@@ -291,15 +291,12 @@ impl SessionState {
         let result = act(proto, &mut state.out);
         let driver = state.driver.take();
         drop(state);
-        // The last exchange may have ended with this, and a queue may have drained.
-        let mut others = Vec::new();
-        core.drained(&mut others);
-        let rest = if core.proto.is_closing() { core.flush() } else { None };
+        // The last exchange may have ended with this, or a queue have drained; for nearly every call neither has.
+        let rest = if core.proto.is_closing() || core.proto.has_drained() { core.flush_now() } else { None };
         drop(core);
         if let Some(driver) = driver {
             driver.wake();
         }
-        others.into_iter().for_each(Waker::wake);
         fire(rest);
         Some(result)
     }

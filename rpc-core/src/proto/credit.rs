@@ -106,7 +106,13 @@ impl Grant {
     #[inline]
     pub const fn is_due(&self) -> bool {
         let next = self.released + self.window;
-        next > self.max && (next - self.max >= self.window / 2 || self.max - self.received < self.window / 4)
+        next > self.max && (next - self.max >= self.window / 2 || self.is_low())
+    }
+
+    /// Whether less than a quarter of the window is left to the peer.
+    #[inline]
+    pub const fn is_low(&self) -> bool {
+        self.max - self.received < self.window / 4
     }
 
     /// Raises the maximum to a whole window beyond what was released, and yields it for the announcement.
@@ -176,6 +182,12 @@ impl RecvCredit {
     #[inline]
     pub const fn is_due(&self) -> bool {
         self.grant.is_due()
+    }
+
+    /// Whether the peer has so little left that any announcement would be worth its frame.
+    #[inline]
+    pub const fn is_low(&self) -> bool {
+        self.grant.is_low()
     }
 
     /// Raises the maximum to a whole window beyond what was released, and yields it for the announcement.

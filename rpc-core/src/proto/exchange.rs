@@ -211,6 +211,7 @@ pub(super) struct Exchange<U> {
 }
 
 impl Tx {
+    #[inline(always)]
     pub(super) fn new(window: u64) -> Self {
         Self {
             state: TxState::Open,
@@ -297,6 +298,7 @@ impl<U> Exchange<U> {
 }
 
 impl Rx {
+    #[inline(always)]
     pub(super) fn new(window: u64, kind: AnswerKind) -> Self {
         Self {
             done: false,

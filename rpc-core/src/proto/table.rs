@@ -19,7 +19,7 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, value: T) -> ExchangeKey {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.entries[slot as usize];

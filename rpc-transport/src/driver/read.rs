@@ -38,6 +38,8 @@ impl Driver {
                 return Err(hung_up(&self.input));
             }
             self.input.advance(n);
+            // What the handlers of this turn write, this turn takes along: nobody needs to wake the driver for it.
+            self.link.lock().driver = None;
             self.connection.heard(now);
             self.handle(now)?;
         }

@@ -43,7 +43,7 @@ impl<U> Session<U> {
     }
 
     /// An exchange of this side, before anything of it is written.
-    #[inline]
+    #[inline(always)]
     pub(super) fn prepare(&self, command: &OpenCommand, user: U) -> Exchange<U> {
         let mut tx = Tx::new(self.peer.stream);
         tx.state = if command.more { TxState::Open } else { TxState::Ending };
@@ -72,7 +72,7 @@ impl<U> Session<U> {
     }
 
     /// Keeps an exchange, and remembers that its deadline has no time yet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, exchange: Exchange<U>) -> ExchangeKey {
         let timed = exchange.deadline != Deadline::None;
         let key = self.exchanges.insert(exchange);

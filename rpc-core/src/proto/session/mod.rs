@@ -400,6 +400,12 @@ impl<U> Session<U> {
         }
     }
 
+    /// Whether [`next_drained`](Self::next_drained) has one.
+    #[inline]
+    pub fn has_drained(&self) -> bool {
+        !self.drained.is_empty()
+    }
+
     /// The next exchange whose queue drained since [`poll_send`](Self::poll_send) refused it.
     pub fn next_drained(&mut self) -> Option<ExchangeKey> {
         self.drained.pop()

@@ -75,7 +75,9 @@ impl<U> Session<U> {
     #[inline]
     fn charge(&mut self, frame: &Frame<'_>) -> Result<(), ProtocolError> {
         let result = self.recv.receive(frame.charge());
-        self.control_due |= self.recv.is_due();
+        if self.recv.is_low() {
+            self.control_due |= self.recv.is_due();
+        }
         result.map_err(|Overrun| ProtocolError::new(Code::FLOW, "more bytes than the session's credit allows"))
     }
 
@@ -97,7 +99,9 @@ impl<U> Session<U> {
         }
         self.next_remote += 2;
         self.accepted += 1;
-        self.control_due |= self.grants_due();
+        if self.accepted == self.opens_granted {
+            self.control_due |= self.grants_due();
+        }
         let one_way = frame.has(flag::ONEWAY);
         if one_way && !frame.has(flag::END) && frame.has(flag::EOM) {
             return Err(ProtocolError::new(Code::PROTOCOL, "a one-way call has no items"));
