@@ -1,5 +1,5 @@
 //! An RPC framework whose foundation is a real session layer: a trait is the service, its client and its mock; many
-//! sessions share one connection, and none can stall another.
+//! sessions share one connection, and a slow one holds up nobody but itself.
 //!
 //! ```
 //! #[rpc::service]
