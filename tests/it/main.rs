@@ -10,3 +10,4 @@ mod harness;
 mod lab;
 mod proxy;
 mod raw;
+mod regressions;

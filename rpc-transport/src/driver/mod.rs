@@ -83,6 +83,7 @@ pub(crate) struct Driver {
     /// A time at or before the next deadline of any session.
     deadline: Option<Time>,
     handlers: u32,
+    frames: u32,
     unwritten: u32,
     batch: Batching,
     /// The time of the turn, for the deadlines of its handlers.
@@ -135,6 +136,7 @@ impl Driver {
             limits,
             deadline: None,
             handlers: 0,
+            frames: 0,
             unwritten: 0,
             batch: Batching::default(),
             instant: Instant::now(),
@@ -161,7 +163,7 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
         let (now, instant) = clock::now();
         self.instant = instant;
-        self.handlers = 0;
+        (self.handlers, self.frames) = (0, 0);
         loop {
             self.read(cx, now)?;
             if !self.wakers.is_empty() {

@@ -16,6 +16,9 @@ use super::{Driver, Entry, HANDLERS_PER_TURN, min};
 use crate::error::OpenError;
 use crate::state::{Link, Slot, fire};
 
+/// Frames that are handled in one turn before what there is to say is written: less than a millisecond of small ones.
+const FRAMES_PER_TURN: u32 = 4096;
+
 /// Control replies that a peer may owe us to read, in bytes, before it is not read itself any more.
 const OWED: usize = 64 * 1024;
 
@@ -23,7 +26,7 @@ impl Driver {
     pub(super) fn read(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         // What a turn left behind comes first.
         self.handle(now)?;
-        while self.handlers < HANDLERS_PER_TURN {
+        while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN {
             if self.written < self.output.len() && self.link.lock().out.owed() > OWED {
                 return Ok(());
             }
@@ -43,12 +46,17 @@ impl Driver {
             self.connection.heard(now);
             self.handle(now)?;
         }
+        if self.frames >= FRAMES_PER_TURN {
+            // A peer that always has more must not keep this side's credit and calls from being written.
+            cx.waker().wake_by_ref();
+        }
         Ok(())
     }
 
     /// Handles the frames that have arrived.
     pub(super) fn handle(&mut self, now: Time) -> Result<(), ConnectionError> {
-        while self.handlers < HANDLERS_PER_TURN {
+        while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN {
+            self.frames += 1;
             let Some(event) = self.connection.next_event(now, &mut self.input)? else { break };
             match event {
                 ConnectionEvent::Frame { slot, frame } => {
