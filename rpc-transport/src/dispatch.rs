@@ -143,7 +143,7 @@ impl Offered {
                     let context = running.context.take();
                     drop(running);
                     session.act(|session| session.accept(key));
-                    let task = runtime.spawn(run_stream(Place { session: session.clone(), key }, items, context));
+                    let task = runtime.spawn(run_stream(items, context, Place { session: session.clone(), key }));
                     return attach(session, key, Task::Handler(task.abort_handle()));
                 }
                 Poll::Ready(reply) => {
@@ -153,7 +153,7 @@ impl Offered {
                 Poll::Pending => {}
             }
         }
-        let task = runtime.spawn(run(Place { session: session.clone(), key }, running)).abort_handle();
+        let task = runtime.spawn(run(running, Place { session: session.clone(), key })).abort_handle();
         attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
     }
 }

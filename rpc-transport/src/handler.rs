@@ -48,8 +48,9 @@ impl Drop for Place {
     }
 }
 
-/// Runs a call to its end.
-pub(crate) async fn run(place: Place, running: Running) {
+/// Runs a call to its end. The handler stands before its place, so that it is dropped first where the task is aborted
+/// before its first poll: a place is given back when its handler has really ended.
+pub(crate) async fn run(running: Running, place: Place) {
     let key = place.key;
     let context = running.context.clone();
     let reply = {
@@ -67,7 +68,7 @@ pub(crate) async fn run(place: Place, running: Running) {
 }
 
 /// Sends the items of an answer in the place of its handler.
-pub(crate) async fn run_stream(place: Place, items: Box<dyn ItemEncoder>, context: Option<Context>) {
+pub(crate) async fn run_stream(items: Box<dyn ItemEncoder>, context: Option<Context>, place: Place) {
     send_items(&place.session, place.key, items, context).await;
 }
 
