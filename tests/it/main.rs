@@ -5,6 +5,7 @@
 mod bad_input;
 mod cases;
 mod connections;
+mod decode_limits;
 mod dropped_at_every_poll;
 mod harness;
 mod lab;
