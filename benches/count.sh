@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --quiet --bench load
-load=$(ls -t target/release/deps/load-* | grep -v '\.d$' | head -1)
+load=$(ls -t "${CARGO_TARGET_DIR:-target}"/release/deps/load-* | grep -v '\.d$' | head -1)
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"; kill $(jobs -p) 2>/dev/null || true' EXIT
 
