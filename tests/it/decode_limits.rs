@@ -10,7 +10,7 @@ use crate::harness::{run, soon};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tree {
-    kids: Vec<Tree>,
+    kids: Vec<Self>,
 }
 
 impl Tree {
