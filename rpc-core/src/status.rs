@@ -361,6 +361,8 @@ mod tests {
             Err(Fault::new(FaultKind::Overloaded, ""))?
         }
         assert_eq!(get(true), Err(Error::App(KvError::NoSuchKey)));
+        assert_eq!(get(true).unwrap_err().app(), Some(&KvError::NoSuchKey));
+        assert_eq!(fault().unwrap_err().app(), None);
         assert_eq!(fault().unwrap_err().fault().map(Fault::kind), Some(FaultKind::Overloaded));
     }
 

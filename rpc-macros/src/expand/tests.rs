@@ -36,7 +36,7 @@ fn two_methods_expand_to_a_server_and_a_client() {
             }
         },
     );
-    assert_snapshot("two_methods.expanded.rs", &text);
+    assert_snapshot("two_methods.txt", &text);
 }
 
 #[test]

@@ -24,10 +24,9 @@ impl<U> Session<U> {
             let text = format!("the arguments take {size} bytes, and the peer accepts messages of {}", self.peer.message);
             return Err(ExchangeFault { reason: Reason::new(Code::TOO_LARGE, text), origin: Origin::Local, sent: false });
         }
-        let exchange = self.prepare(&command, user);
+        let mut exchange = self.prepare(&command, user);
         let OpenCommand { method, body, answer, .. } = command;
         let granted = self.opened < self.opens_max && self.waiting.is_empty();
-        let mut exchange = exchange;
         exchange.tx.open = Some(OpenFields { method, timeout_ms: exchange.timeout_ms(), one_way: answer == AnswerKind::None });
         exchange.tx.body = Some(body);
         exchange.granted = granted;

@@ -379,6 +379,7 @@ impl Writer<'_> {
             // What stops an exchange goes through the control lane.
             return Turn::Drained;
         }
+        // Its place is the control lane; where that had no room yet, it must still stand before the first item.
         if std::mem::take(&mut exchange.tx.accept) {
             self.frame(exchange_head(kind::ACCEPT, 0, self.sid, xid), &[]);
         }
