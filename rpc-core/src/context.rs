@@ -180,6 +180,28 @@ mod tests {
         assert_eq!(slot.and_then(|context| context.deadline()), Some(outer));
     }
 
+    struct Host(std::sync::atomic::AtomicBool);
+
+    impl CallHost for Host {
+        fn peer(&self) -> &Peer {
+            unreachable!("nobody asks")
+        }
+
+        fn poll_abandoned(&self, _: ExchangeKey, _: &mut task::Context<'_>) -> Poll<()> {
+            if self.0.load(std::sync::atomic::Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        }
+    }
+
+    #[test]
+    fn a_context_tells_whether_anybody_still_waits() {
+        let host = Arc::new(Host(false.into()));
+        let context = Context::new(host.clone(), ExchangeKey::LOCAL, None);
+        assert!(!context.is_cancelled());
+        host.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(context.is_cancelled());
+        assert!(!Context::default().is_cancelled(), "outside of a call nobody cancels");
+    }
+
     #[test]
     fn a_panic_leaves_no_context_behind() {
         let mut slot = Some(Context::with_deadline(far()));
