@@ -29,6 +29,7 @@
 //! | define a service | [`service`], [`Result`], [`Error`], [`Fault`], [`Streaming`], [`Context`] |
 //! | serve it | [`Server`] |
 //! | call it | [`connect`], [`Connection`], [`local`], [`Call`] |
+//! | end it | [`Session::close`], [`Server::drain_on`], [`Connection::drain`] |
 //! | bound what peers may do | [`Limits`] |
 
 pub use rpc_core::code::Code;
@@ -40,8 +41,8 @@ pub use rpc_core::streaming::Streaming;
 pub use rpc_core::wire::frame::Reason;
 pub use rpc_macros::service;
 pub use rpc_transport::{
-    Call, Connection, ConnectionBuilder, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder, SessionBuilder,
-    ToEndpoint, connect, local,
+    Call, Closed, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder,
+    Session, SessionBuilder, ToEndpoint, connect, local,
 };
 
 /// What generated code names. Not for applications: it changes without notice.

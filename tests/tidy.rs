@@ -26,7 +26,7 @@ const CORE: &[&[&str]] = &[
 
 const TRANSPORT: &[&[&str]] = &[
     &["clock", "endpoint", "stream"],
-    &["error", "memory", "tcp"],
+    &["ending", "error", "memory", "tcp"],
     &["state"],
     &["handle", "handler", "local"],
     &["dispatch"],

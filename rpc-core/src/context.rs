@@ -3,6 +3,7 @@
 //! A context is passed on to the calls that a handler makes without anyone remembering to: it is ambient while the
 //! handler is polled. It does not cross `tokio::spawn`; [`Context::scope`] carries it there.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,6 +33,9 @@ impl Peer {
 pub trait CallHost: Send + Sync + 'static {
     /// Who calls.
     fn peer(&self) -> &Peer;
+
+    /// The host itself, for the transport that it belongs to.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 
     /// Ready once nobody waits for the exchange any more.
     fn poll_abandoned(&self, key: ExchangeKey, cx: &mut task::Context<'_>) -> Poll<()>;
@@ -85,6 +89,12 @@ impl Context {
     /// Who calls; `None` outside of a call.
     pub fn peer(&self) -> Option<&Peer> {
         self.call.as_ref().map(|(host, _)| host.peer())
+    }
+
+    /// Who runs the call, for transports: it leads from a context to the session.
+    #[doc(hidden)]
+    pub fn host(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.call.as_ref().map(|(host, _)| Arc::clone(host).into_any())
     }
 
     /// Completes once nobody waits for the answer any more: the call was cancelled, its deadline passed, or its session
@@ -185,6 +195,10 @@ mod tests {
     impl CallHost for Host {
         fn peer(&self) -> &Peer {
             unreachable!("nobody asks")
+        }
+
+        fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
         }
 
         fn poll_abandoned(&self, _: ExchangeKey, _: &mut task::Context<'_>) -> Poll<()> {

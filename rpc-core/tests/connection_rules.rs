@@ -12,7 +12,7 @@ use rpc_core::proto::{
     Session, SessionEvent, Time,
 };
 use rpc_core::wire::HeadBuf;
-use rpc_core::wire::frame::{Frame, Mode, Reason, exchange_head, kind, session_head};
+use rpc_core::wire::frame::{Frame, GoAway, Mode, Reason, exchange_head, kind, session_head};
 use rpc_core::wire::hello::{Hello, MAX_HELLO, PREFACE, Reject, SessionAccept, SessionOpen};
 
 fn handshake(side: Side, mode: Mode, modes: &[Mode], codecs: &[u8]) -> Handshake {
@@ -270,6 +270,62 @@ fn unknown_frames_of_the_connection_are_passed_over_only_where_they_say_so() {
     let mut acceptor = Acceptor::open(Limits::default());
     assert_eq!(acceptor.feed(&frame(HeadBuf::new(0x4F, 0), b"whatever")).unwrap(), Vec::<String>::new());
     assert_eq!(code_of(acceptor.feed(&frame(HeadBuf::new(0x0F, 0), b"whatever"))), Code::UNKNOWN_FRAME);
+}
+
+fn go_away(acceptor: &mut Acceptor) {
+    acceptor.written();
+    acceptor.connection.go_away(&GoAway { deadline_ms: 5, reason: Reason::new(Code::NO_ERROR, "") });
+    assert_eq!(acceptor.written()[0], kind::GOAWAY);
+}
+
+fn acknowledge(sessions: u64) -> Vec<u8> {
+    let mut head = HeadBuf::new(kind::GOAWAY_ACK, 0);
+    head.varint(sessions);
+    frame(head, b"")
+}
+
+#[test]
+fn a_session_that_crosses_the_departure_is_refused_and_one_behind_its_acknowledgement_is_a_breach() {
+    let mut acceptor = Acceptor::open(Limits::default());
+    acceptor.feed(&open_session(0)).unwrap();
+    go_away(&mut acceptor);
+    assert_eq!(acceptor.feed(&open_session(2)).unwrap(), Vec::<String>::new());
+    let answer = acceptor.written();
+    assert_eq!((answer[0], Reject::read(&answer[6..]).unwrap().reason.code), (kind::S_REJECT, Code::REFUSED));
+    assert!(!acceptor.connection.is_drained());
+    assert_eq!(acceptor.feed(&acknowledge(2)).unwrap(), Vec::<String>::new());
+    assert!(!acceptor.connection.is_drained(), "a session is left");
+    acceptor.connection.forget(Sid(0));
+    assert!(acceptor.connection.is_drained());
+    assert_eq!(code_of(acceptor.feed(&open_session(4))), Code::PROTOCOL);
+}
+
+#[test]
+fn an_acknowledgement_that_counts_otherwise_or_comes_unasked_is_a_breach() {
+    for (asked, sessions) in [(false, 1), (true, 0), (true, 2)] {
+        let mut acceptor = Acceptor::open(Limits::default());
+        acceptor.feed(&open_session(0)).unwrap();
+        if asked {
+            go_away(&mut acceptor);
+        }
+        assert_eq!(code_of(acceptor.feed(&acknowledge(sessions))), Code::PROTOCOL, "{asked} {sessions}");
+    }
+}
+
+#[test]
+fn a_departure_is_acknowledged_once_and_no_session_is_opened_behind_it() {
+    let mut acceptor = Acceptor::open(Limits::default());
+    let open = SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows() };
+    acceptor.connection.open(SessionSlot(0), &open).unwrap();
+    acceptor.written();
+    let mut body = Vec::new();
+    GoAway { deadline_ms: 1000, reason: Reason::new(Code::NO_ERROR, "deploy") }.write(&mut body);
+    let goaway = frame(HeadBuf::new(kind::GOAWAY, 0), &body);
+    assert_eq!(acceptor.feed(&goaway).unwrap(), ["GoingAway"]);
+    assert_eq!(acceptor.written(), acknowledge(1));
+    let refused = acceptor.connection.open(SessionSlot(1), &open).unwrap_err();
+    assert_eq!((refused.code, refused.text.contains("deploy")), (Code::REFUSED, true));
+    assert_eq!(code_of(acceptor.feed(&goaway)), Code::PROTOCOL);
 }
 
 #[test]

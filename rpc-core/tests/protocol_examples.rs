@@ -13,7 +13,7 @@ use rpc_core::proto::{
     SessionEvent, Time,
 };
 use rpc_core::wire::frame::{
-    Abort, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
+    Abort, GoAway, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
 };
 use rpc_core::wire::hello::{Hello, PREFACE, Reject, SessionAccept, SessionOpen, Windows};
 use rpc_core::wire::{Frame, Head, HeadBuf, RawFrame, varint};
@@ -241,9 +241,7 @@ fn announcements_are_absolute() {
     with_frame("max-stream", Mode::Multi, |frame| assert_eq!(read_varints(frame.body, ["max"]), Ok([393_216])));
     assert_eq!(with_varints(exchange_head(kind::MAX_STREAM, 0, SID, Xid(6)), &[393_216]), block("max-stream"));
 
-    for (label, counts) in
-        [("ack-opener", [1, 2]), ("ack-acceptor-first", [2, 1]), ("ack-acceptor", [2, 2]), ("ack-last", [2, 2])]
-    {
+    for (label, counts) in [("ack-opener", [1, 2]), ("ack-acceptor", [2, 2]), ("ack-last", [2, 2])] {
         with_frame(label, Mode::Multi, |frame| assert_eq!(read_varints(frame.body, ["received", "sent"]), Ok(counts), "{label}"));
         assert_eq!(with_varints(session_head(kind::ACK, 0, SID), &counts), block(label), "{label}");
     }
@@ -257,6 +255,13 @@ fn keepalive_and_ends_are_small() {
     }
     with_frame("s-close", Mode::Multi, |frame| assert_eq!((frame.kind, frame.body), (kind::S_CLOSE, &[][..])));
     assert_eq!(frame_of(session_head(kind::S_CLOSE, 0, SID), &[]), block("s-close"));
+    with_frame("s-close-done", Mode::Multi, |frame| assert_eq!(read_varints(frame.body, ["untaken"]), Ok([0])));
+    assert_eq!(with_varints(session_head(kind::S_CLOSE_DONE, 0, SID), &[0]), block("s-close-done"));
+    let goaway = with_frame("goaway", Mode::Multi, |frame| GoAway::read(frame.body).unwrap());
+    assert_eq!(goaway, GoAway { deadline_ms: 1000, reason: Reason::new(Code::NO_ERROR, "") });
+    assert_eq!(frame_of(HeadBuf::new(kind::GOAWAY, 0), &written(|out| goaway.write(out))), block("goaway"));
+    with_frame("goaway-ack", Mode::Multi, |frame| assert_eq!(read_varints(frame.body, ["sessions"]), Ok([1])));
+    assert_eq!(with_varints(HeadBuf::new(kind::GOAWAY_ACK, 0), &[1]), block("goaway-ack"));
     let close = with_frame("conn-close", Mode::Multi, |frame| Reason::read(frame.body).unwrap());
     assert_eq!(close, Reason::new(Code::NO_ERROR, ""));
     assert_eq!(frame_of(HeadBuf::new(kind::CONN_CLOSE, 0), &written(|out| close.write(out))), block("conn-close"));
@@ -307,6 +312,9 @@ impl End {
     fn says(&mut self, labels: &[&str]) -> Vec<u8> {
         self.connection.flush(&mut self.out);
         self.session.flush(&mut self.out);
+        while let Some((_, lane)) = self.out.next_session() {
+            self.session.transmit(lane, &mut self.out);
+        }
         let (mut output, mut bytes) = (Output::default(), Vec::new());
         self.out.swap(&mut output);
         output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
@@ -377,9 +385,16 @@ fn two_real_ends_hold_the_conversation_of_the_document() {
 
     client.session.close();
     server.hears(&client.says(&["s-close", "ack-opener"]));
-    client.hears(&server.says(&["ack-acceptor-first", "s-close", "ack-acceptor"]));
-    client.says(&["ack-last"]);
+    client.hears(&server.says(&["s-close", "ack-acceptor", "s-close-done"]));
+    server.hears(&client.says(&["ack-last", "s-close-done"]));
     assert!(client.session.is_finished() && server.session.is_finished());
+
+    client.connection.forget(SID.unwrap_or(Sid(0)));
+    server.connection.forget(SID.unwrap_or(Sid(0)));
+    server.connection.go_away(&GoAway { deadline_ms: 1000, reason: Reason::new(Code::NO_ERROR, "") });
+    client.hears(&server.says(&["goaway"]));
+    server.hears(&client.says(&["goaway-ack"]));
+    assert!(server.connection.is_drained());
 }
 
 /// The further exchanges of §13.2, in one session that lives on.

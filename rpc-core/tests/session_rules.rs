@@ -1,114 +1,15 @@
 //! What a session makes of every frame, rule by rule: a hand-made peer against the pure value.
 
+mod bench;
+
 use std::time::Duration;
 
+use bench::{Bench, WHOLE, code_of, key_of};
 use rpc_core::code::Code;
-use rpc_core::id::{ExchangeKey, Side, Xid};
-use rpc_core::proto::outbox::{Output, SessionSlot};
-use rpc_core::proto::{
-    Answer, AnswerKind, Batch, Input, Items, Limits, Link, OpenCommand, Outbox, ProtocolError, Session, SessionEvent, Time,
-};
-use rpc_core::wire::frame::{Frame, Mode, Open, Reason, Reset, exchange_head, flag, kind, session_head};
-use rpc_core::wire::{HeadBuf, varint};
-
-/// One side under test, alone on its connection, with the peer's part played by hand.
-struct Bench {
-    session: Session<()>,
-    out: Outbox,
-    limits: Limits,
-}
-
-impl Bench {
-    fn new(side: Side, limits: Limits) -> Self {
-        let mut out = Outbox::new(limits.connection_window);
-        out.open(limits.max_frame, limits.connection_window);
-        let mut session = Session::new(side, limits.session());
-        session.granted(limits.windows());
-        session.attach(Link { slot: SessionSlot(0), sid: None, hold_back: 0 });
-        Self { session, out, limits }
-    }
-
-    fn acceptor() -> Self {
-        Self::new(Side::Acceptor, Limits::default())
-    }
-
-    fn initiator() -> Self {
-        Self::new(Side::Initiator, Limits::default())
-    }
-
-    fn receive(&mut self, mut head: HeadBuf, body: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
-        let mut bytes = head.finish(body.len()).to_vec();
-        bytes.extend_from_slice(body);
-        let mut input = Input::new(bytes.len());
-        input.space()[..bytes.len()].copy_from_slice(&bytes);
-        input.advance(bytes.len());
-        let raw = input.next_frame(self.limits.max_frame).unwrap().unwrap();
-        let frame = Frame::read(raw, Mode::Single).unwrap();
-        let event = self.session.handle_frame(&frame, Time::default(), || ());
-        self.session.flush(&mut self.out);
-        event
-    }
-
-    fn open(&mut self, xid: u64, flags: u8, message: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
-        let mut head = exchange_head(kind::OPEN, flags, None, Xid(xid));
-        Open { method: 0, timeout_ms: None, total: None }.write(&mut head);
-        self.receive(head, message)
-    }
-
-    fn data(&mut self, xid: u64, flags: u8, message: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
-        self.receive(exchange_head(kind::DATA, flags, None, Xid(xid)), message)
-    }
-
-    /// Opens a call of this side and yields its key; its id is 0 for the first, 2 for the next.
-    fn call(&mut self, answer: AnswerKind, more: bool) -> ExchangeKey {
-        let command = OpenCommand { method: 0, timeout: None, body: vec![1, 2, 3].into(), more, answer };
-        self.session.open_now(command, (), &mut self.out).unwrap()
-    }
-
-    /// What has been written since the last look: the kinds of the frames, with the code of resets.
-    fn written(&mut self) -> Vec<String> {
-        while let Some((_, lane)) = self.out.next_session() {
-            self.session.transmit(lane, &mut self.out);
-        }
-        let mut output = Output::default();
-        self.out.swap(&mut output);
-        let mut bytes = Vec::new();
-        output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
-        let mut input = Input::new(bytes.len().max(8));
-        input.space()[..bytes.len()].copy_from_slice(&bytes);
-        input.advance(bytes.len());
-        let mut frames = Vec::new();
-        while let Some(raw) = input.next_frame(self.limits.max_frame).unwrap() {
-            let frame = Frame::read(raw, Mode::Single).unwrap();
-            frames.push(match frame.kind {
-                kind::OPEN => "OPEN".into(),
-                kind::DATA => "DATA".into(),
-                kind::RESET => format!("RESET {:?}", Reset::read(frame.body).unwrap().reason.code),
-                kind::CANCEL => "CANCEL".into(),
-                kind::ACCEPT => "ACCEPT".into(),
-                kind::MAX_STREAM => "MAX_STREAM".into(),
-                kind::MAX_SESSION => "MAX_SESSION".into(),
-                kind::ACK => "ACK".into(),
-                kind::S_CLOSE => "S_CLOSE".into(),
-                other => format!("{other:#04x}"),
-            });
-        }
-        frames
-    }
-}
-
-const WHOLE: u8 = flag::EOM | flag::END;
-
-fn key_of(event: Result<Option<SessionEvent>, ProtocolError>) -> ExchangeKey {
-    match event {
-        Ok(Some(SessionEvent::Opened { key, .. })) => key,
-        other => panic!("no call arrived: {other:?}"),
-    }
-}
-
-fn code_of<T: std::fmt::Debug>(result: Result<T, ProtocolError>) -> Code {
-    result.expect_err("the peer broke a rule").reason.code
-}
+use rpc_core::id::{Side, Xid};
+use rpc_core::proto::{Answer, AnswerKind, Batch, Items, Limits, OpenCommand, SessionEvent, Time};
+use rpc_core::wire::frame::{Open, Reason, Reset, exchange_head, flag, kind, session_head};
+use rpc_core::wire::varint;
 
 #[test]
 fn unknown_frames_that_may_be_ignored_change_nothing_but_the_count() {
@@ -355,18 +256,6 @@ fn a_lost_session_tells_each_call_whether_it_was_written() {
     assert_eq!(bench.session.live(), 0);
     let command = OpenCommand { method: 0, timeout: None, body: Vec::new().into(), more: false, answer: AnswerKind::One };
     assert!(!bench.session.open(command, ()).unwrap_err().sent);
-}
-
-#[test]
-fn both_sides_close_when_nothing_is_live() {
-    let mut bench = Bench::acceptor();
-    let key = key_of(bench.open(0, WHOLE, b""));
-    assert_eq!(bench.receive(session_head(kind::S_CLOSE, 0, None), b""), Ok(Some(SessionEvent::PeerClosed)));
-    assert_eq!(bench.written(), ["ACK"], "a call is still running");
-    bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
-    assert_eq!(bench.written(), ["DATA", "S_CLOSE", "ACK"]);
-    assert!(bench.session.is_finished());
-    assert_eq!(code_of(bench.open(2, WHOLE, b"")), Code::PROTOCOL);
 }
 
 #[test]

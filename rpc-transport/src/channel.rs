@@ -24,6 +24,9 @@ pub trait Client: Sized {
 
     /// A client over a session.
     fn from_channel(channel: Channel) -> Self;
+
+    /// Where the client's calls go; `None`: to a service in this process.
+    fn channel(&self) -> Option<&Channel>;
 }
 
 /// Where a client's calls go. Used by generated code.
@@ -33,6 +36,16 @@ pub enum Backend<D: ?Sized> {
     Remote(Channel),
     /// Straight to a service in this process.
     Local(Arc<D>),
+}
+
+impl<D: ?Sized> Backend<D> {
+    /// The session, if it is one.
+    pub fn channel(&self) -> Option<&Channel> {
+        match self {
+            Self::Remote(channel) => Some(channel),
+            Self::Local(_) => None,
+        }
+    }
 }
 
 impl<D: ?Sized> Clone for Backend<D> {
@@ -58,6 +71,10 @@ impl Channel {
         connection: Arc<Guard>,
     ) -> Self {
         Self(Arc::new(SessionHandle { state, decoding, methods, info, _connection: connection }))
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<SessionHandle> {
+        &self.0
     }
 
     #[inline]

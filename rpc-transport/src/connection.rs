@@ -4,22 +4,26 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rpc_core::codec::Codec;
 use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Handshake, Limits};
+use rpc_core::service::Service;
 use rpc_core::wire::frame::Mode;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::channel::Client;
+use crate::dispatch::{Offer, Services};
 use crate::driver::{Driver, Start};
+use crate::ending::Drained;
 use crate::endpoint::{Endpoint, ToEndpoint};
 use crate::error::OpenError;
-use crate::session::SessionBuilder;
+use crate::session::{Session, SessionBuilder};
 use crate::state::{Command, Guard, Link};
 use crate::stream::Connected;
-use crate::{memory, tcp};
+use crate::{clock, memory, tcp};
 
 /// Connects in single-session mode and opens the session: one connection, one client.
 ///
@@ -33,13 +37,14 @@ pub async fn connect<C: Client>(endpoint: impl ToEndpoint) -> Result<C, OpenErro
     connection.session().open().await
 }
 
-/// A connection that carries many sessions. Clones share it.
+/// A connection that carries many sessions, opened and served by either side. Clones share it.
 ///
-/// It closes when the last handle to it is gone: the connection itself, and the clients, calls and streams on it.
+/// On the side that made it, it closes when the last handle to it is gone: the connection itself, and the clients, calls
+/// and streams on it. A side that only serves keeps its handle for as long as it wants to. The handles of the other side,
+/// from [`of`](Self::of) and [`current`](Self::current), do not keep it open.
 #[derive(Clone)]
 pub struct Connection {
     guard: Arc<Guard>,
-    limits: Limits,
 }
 
 impl Connection {
@@ -56,17 +61,33 @@ impl Connection {
 
     /// A connection with other than the default settings.
     pub fn builder() -> ConnectionBuilder {
-        ConnectionBuilder { limits: Limits::default(), mode: Mode::Multi }
+        ConnectionBuilder { limits: Limits::default(), mode: Mode::Multi, services: Vec::new() }
+    }
+
+    /// The connection that a session is on; `None` if the session is over. A handler calls its caller's services with it:
+    /// [`current`](Self::current).
+    pub fn of(session: &Session) -> Option<Self> {
+        Some(Self::remote(session.link()?))
+    }
+
+    /// The connection that the call which is being handled came over; `None` outside of a call, and for direct calls.
+    pub fn current() -> Option<Self> {
+        Self::of(&Session::current()?)
+    }
+
+    /// A handle of the side that was connected to.
+    pub(crate) fn remote(link: Arc<Link>) -> Self {
+        Self { guard: Guard::new(link, false) }
     }
 
     /// A session to be opened on this connection.
     pub fn session(&self) -> SessionBuilder {
-        SessionBuilder::new(Arc::clone(&self.guard), self.limits.clone())
+        SessionBuilder::new(Arc::clone(&self.guard), self.guard.link().limits.clone())
     }
 
     /// The other end's address, in the form of an endpoint.
     pub fn peer(&self) -> &str {
-        self.guard.peer()
+        &self.guard.link().peer.endpoint
     }
 
     /// Waits until the connection has ended, and tells why.
@@ -75,6 +96,18 @@ impl Connection {
     /// Dropping the future changes nothing.
     pub async fn closed(&self) -> ConnectionError {
         poll_fn(|cx| self.guard.link().poll_closed(cx)).await
+    }
+
+    /// Ends the connection in good order: no further sessions, no further calls, and what is under way comes to its end,
+    /// on both sides, within `within`; what has not is cut off then. Returns when the connection has ended.
+    ///
+    /// # Cancel safety
+    /// The drain goes on even if the future is dropped after its first poll.
+    pub async fn drain(&self, within: Duration) -> Drained {
+        let link = self.guard.link();
+        link.command(Command::Drain(clock::now().0.after(within)));
+        self.closed().await;
+        Drained { connections: 1, cut: link.lock().cut }
     }
 
     /// Closes the connection at once, whoever else holds it: what is queued is written, calls under way fail. Returns
@@ -88,6 +121,13 @@ impl Connection {
     }
 }
 
+impl fmt::Debug for ConnectionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limits, mode, services } = self;
+        f.debug_struct("ConnectionBuilder").field("limits", limits).field("mode", mode).field("services", services).finish()
+    }
+}
+
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer()).finish_non_exhaustive()
@@ -95,14 +135,29 @@ impl fmt::Debug for Connection {
 }
 
 /// Settings of a connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a connection is made by `open`"]
 pub struct ConnectionBuilder {
     limits: Limits,
     mode: Mode,
+    services: Vec<Offer>,
 }
 
 impl ConnectionBuilder {
+    /// Offers a service to the server: its handlers, and whoever else has a handle of the connection there, can call it
+    /// in sessions of their own. Not in single-session mode, where the one session is the client's.
+    pub fn service(mut self, service: impl Service) -> Self {
+        self.services.push(Offer::new(service, false));
+        self
+    }
+
+    /// Offers a service to a server that is trusted as much as this process itself: its arguments are decoded without
+    /// limits of depth, items and memory.
+    pub fn trusting_service(mut self, service: impl Service) -> Self {
+        self.services.push(Offer::new(service, true));
+        self
+    }
+
     /// What this side takes from the server.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -128,6 +183,12 @@ impl ConnectionBuilder {
     /// Dropping the future gives the connection up.
     pub async fn open(self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
         self.limits.check().map_err(OpenError::Config)?;
+        let services = Services::new(self.services).map_err(OpenError::Config)?;
+        if self.mode == Mode::Single && !services.is_empty() {
+            let text = "in single-session mode the server opens no sessions, so it could not call a service of this side: \
+                        leave `single_session` out";
+            return Err(OpenError::Config(text.to_owned()));
+        }
         let endpoint = endpoint.to_endpoint()?;
         let connecting = async {
             match &endpoint {
@@ -142,13 +203,10 @@ impl ConnectionBuilder {
             kind: error.kind(),
             detail: error.to_string(),
         };
-        self.start(connected.map_err(unreachable)?).await
-    }
-
-    async fn start(self, io: Connected) -> Result<Connection, OpenError> {
+        let Connected { io, peer } = connected.map_err(unreachable)?;
         let runtime = Handle::current();
-        let link = Link::new(self.limits.connection_window, runtime.clone());
-        let guard = Arc::new(Guard::new(Arc::clone(&link), io.peer.clone()));
+        let link = Link::new(&peer, self.limits, runtime.clone());
+        let guard = Guard::new(Arc::clone(&link), true);
         let (told, connected) = oneshot::channel();
         let handshake = Handshake {
             side: Side::Initiator,
@@ -156,9 +214,9 @@ impl ConnectionBuilder {
             modes: Vec::new(),
             codecs: Codec::ALL.iter().map(|codec| codec.wire_id()).collect(),
         };
-        let start = Start { handshake, limits: self.limits.clone(), services: None, connected: Some(told) };
+        let start = Start { handshake, services: Arc::new(services), connected: Some(told) };
         runtime.spawn(Driver::new(io, start, link).run());
         connected.await.unwrap_or(Err(ConnectionError::Closed))?;
-        Ok(Connection { guard, limits: self.limits })
+        Ok(Connection { guard })
     }
 }

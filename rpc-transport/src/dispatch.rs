@@ -2,6 +2,7 @@
 //! a task if it has to wait (docs/ARCHITECTURE.md, "Handlers").
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -51,18 +52,44 @@ struct MethodState {
     slow: AtomicU32,
 }
 
+/// A service that is to be offered.
+#[derive(Clone)]
+pub(crate) struct Offer {
+    service: Arc<dyn Service>,
+    trusted: bool,
+}
+
+impl Offer {
+    pub(crate) fn new(service: impl Service, trusted: bool) -> Self {
+        Self { service: Arc::new(service), trusted }
+    }
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.service.info().name)
+    }
+}
+
 impl Services {
-    /// Adds a service.
+    /// The services of one side.
     ///
     /// # Errors
-    /// If one of its name is there already.
-    pub(crate) fn add(&mut self, service: Arc<dyn Service>, trusted: bool) -> Result<(), String> {
-        let info = service.info();
-        let methods = info.methods.iter().map(|_| MethodState::default()).collect();
-        match self.0.insert(info.name, Arc::new(Offered { service, trusted, methods })) {
-            None => Ok(()),
-            Some(_) => Err(format!("two services are named `{}`: give one of the traits another name", info.name)),
+    /// If two have one name.
+    pub(crate) fn new(offers: Vec<Offer>) -> Result<Self, String> {
+        let mut services = Self::default();
+        for Offer { service, trusted } in offers {
+            let info = service.info();
+            let methods = info.methods.iter().map(|_| MethodState::default()).collect();
+            if services.0.insert(info.name, Arc::new(Offered { service, trusted, methods })).is_some() {
+                return Err(format!("two services are named `{}`: give one of the traits another name", info.name));
+            }
         }
+        Ok(services)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Offered>> {
@@ -73,7 +100,7 @@ impl Services {
     pub(crate) fn names(&self) -> String {
         let mut names: Vec<&str> = self.0.keys().copied().collect();
         names.sort_unstable();
-        names.join(", ")
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 }
 

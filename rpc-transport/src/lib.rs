@@ -6,7 +6,7 @@
 //! 4  driver → dispatch → handler
 //! 3  state
 //! 2  tcp, memory → stream           clock
-//! 1  error → endpoint
+//! 1  error → endpoint            ending
 //! ```
 
 mod call;
@@ -15,6 +15,7 @@ mod clock;
 mod connection;
 mod dispatch;
 mod driver;
+mod ending;
 mod endpoint;
 mod error;
 mod handle;
@@ -30,8 +31,9 @@ mod tcp;
 pub use call::Call;
 pub use channel::{Backend, Channel, Client};
 pub use connection::{Connection, ConnectionBuilder, connect};
+pub use ending::{Closed, Drained};
 pub use endpoint::{Endpoint, EndpointError, ToEndpoint};
 pub use error::{OpenError, ServeError};
 pub use local::{Direct, IntoLocal, bounded, local};
 pub use server::{Server, ServerBuilder};
-pub use session::SessionBuilder;
+pub use session::{Session, SessionBuilder};

@@ -1,5 +1,6 @@
 //! Direct calls: the same trait, errors, deadlines and cancellation with nothing encoded and no task between.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -182,6 +183,10 @@ impl CallHost for LocalHost {
     fn peer(&self) -> &Peer {
         static LOCAL: LazyLock<Peer> = LazyLock::new(|| Peer::new("local"));
         &LOCAL
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 
     fn poll_abandoned(&self, _: ExchangeKey, cx: &mut task::Context<'_>) -> Poll<()> {

@@ -1,43 +1,57 @@
 //! Servers: services behind a listener.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rpc_core::codec::Codec;
 use rpc_core::id::Side;
-use rpc_core::proto::{Handshake, Limits};
+use rpc_core::proto::{ConnectionError, Handshake, Limits, Time};
 use rpc_core::service::Service;
 use rpc_core::wire::frame::Mode;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::dispatch::Services;
+use crate::connection::Connection;
+use crate::dispatch::{Offer, Services};
 use crate::driver::{Driver, Start};
+use crate::ending::Drained;
 use crate::endpoint::{Endpoint, ToEndpoint};
 use crate::error::ServeError;
 use crate::memory::MemoryListener;
 use crate::state::{Command, Link, lock};
 use crate::stream::Connected;
-use crate::{memory, tcp};
+use crate::{clock, memory, tcp};
 
 /// The shortest and the longest pause behind an error of `accept`: it must neither end the loop nor spin.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// A running server. It stops when the handle is dropped; see also [`shutdown`](Self::shutdown).
+/// A running server. It stops at once when the handle is dropped; see [`drain_on`](Self::drain_on) for a better end.
 pub struct Server {
     endpoint: Endpoint,
-    stop: watch::Sender<bool>,
-    accepting: Option<JoinHandle<()>>,
+    stop: watch::Sender<Stop>,
+    accepting: Option<JoinHandle<Drained>>,
+    drain: Duration,
+}
+
+/// What the accept loop is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Serve,
+    /// Let everything come to its end; at this time at the latest.
+    Drain(Time),
+    Close,
 }
 
 impl Server {
     /// A server to be set up.
     pub fn builder() -> ServerBuilder {
-        ServerBuilder { services: Vec::new(), limits: Limits::default(), modes: vec![Mode::Single, Mode::Multi] }
+        let modes = vec![Mode::Single, Mode::Multi];
+        ServerBuilder { services: Vec::new(), limits: Limits::default(), modes, on_connection: None }
     }
 
     /// Where it listens, with the port that was bound.
@@ -45,30 +59,64 @@ impl Server {
         &self.endpoint
     }
 
-    /// Stops accepting and closes all connections: what is queued is written, calls under way fail. Returns when all
-    /// have ended.
+    /// Serves until `signal` completes, then [drains](Self::drain) for at most [`Limits::drain`] (30 s).
+    ///
+    /// ```no_run
+    /// # async fn serve(server: rpc_transport::Server) {
+    /// let drained = server.drain_on(tokio::signal::ctrl_c()).await;
+    /// if !drained.is_clean() {
+    ///     eprintln!("{} calls were cut off", drained.cut);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the server at once.
+    pub async fn drain_on<S: Future>(self, signal: S) -> Drained {
+        signal.await;
+        let within = self.drain;
+        self.drain(within).await
+    }
+
+    /// Stops in good order: takes no further connections, sessions and calls, lets those under way come to their end, and
+    /// cuts off what has not after `within`. A client learns of it at once; a call that it makes from then on fails as
+    /// [not started](rpc_core::status::FaultKind::NotStarted), so that it can be made elsewhere. Returns when all
+    /// connections have ended, a second after `within` at the latest.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the server at once.
+    pub async fn drain(mut self, within: Duration) -> Drained {
+        self.stop.send_replace(Stop::Drain(clock::now().0.after(within)));
+        self.wait_for_all().await
+    }
+
+    /// Stops accepting and closes all connections: what is queued is written, calls under way fail, and each caller is
+    /// told whether its call may have run. Returns when all have ended.
     ///
     /// # Cancel safety
     /// The server stops even if the future is dropped.
     pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
-        if let Some(accepting) = self.accepting.take() {
-            // A panic there has been reported by the runtime.
-            let _ = accepting.await;
-        }
+        self.stop.send_replace(Stop::Close);
+        self.wait_for_all().await;
     }
 
     /// Serves until the task is cancelled; for a `main` that has nothing else to do.
     pub async fn wait(mut self) {
-        if let Some(accepting) = &mut self.accepting {
-            let _ = accepting.await;
+        self.wait_for_all().await;
+    }
+
+    async fn wait_for_all(&mut self) -> Drained {
+        match &mut self.accepting {
+            // A panic there has been reported by the runtime.
+            Some(accepting) => accepting.await.unwrap_or_default(),
+            None => Drained::default(),
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stop::Close);
     }
 }
 
@@ -81,22 +129,26 @@ impl fmt::Debug for Server {
 /// Settings of a server.
 #[must_use = "a server is started by `listen`"]
 pub struct ServerBuilder {
-    services: Vec<(Arc<dyn Service>, bool)>,
+    services: Vec<Offer>,
     limits: Limits,
     modes: Vec<Mode>,
+    on_connection: Option<OnConnection>,
 }
+
+/// What is told of every connection.
+type OnConnection = Arc<dyn Fn(Connection) + Send + Sync>;
 
 impl ServerBuilder {
     /// Offers a service: `KvServer::new(store)`. Several services share the listener and each of its connections.
     pub fn service(mut self, service: impl Service) -> Self {
-        self.services.push((Arc::new(service), false));
+        self.services.push(Offer::new(service, false));
         self
     }
 
     /// Offers a service whose peers are trusted as much as this process itself: their arguments are decoded without
     /// limits of depth, items and memory.
     pub fn trusting_service(mut self, service: impl Service) -> Self {
-        self.services.push((Arc::new(service), true));
+        self.services.push(Offer::new(service, true));
         self
     }
 
@@ -118,6 +170,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Calls `tell` with every connection, once its handshake is over: a server that calls its clients on its own account
+    /// opens sessions on it. `tell` must not block; it can spawn. The handle does not keep the connection open.
+    pub fn on_connection(mut self, tell: impl Fn(Connection) + Send + Sync + 'static) -> Self {
+        self.on_connection = Some(Arc::new(tell));
+        self
+    }
+
     /// Starts to listen and serve. Port 0 takes any free port; [`Server::endpoint`] tells which.
     ///
     /// # Errors
@@ -131,24 +190,22 @@ impl ServerBuilder {
     /// Dropping the future starts nothing.
     pub async fn listen(self, endpoint: impl ToEndpoint) -> Result<Server, ServeError> {
         self.limits.check().map_err(ServeError::Config)?;
-        let mut services = Services::default();
-        for (service, trusted) in self.services {
-            services.add(service, trusted).map_err(ServeError::Config)?;
-        }
+        let services = Arc::new(Services::new(self.services).map_err(ServeError::Config)?);
         let endpoint = endpoint.to_endpoint()?;
         let listener = Listener::open(&endpoint).await;
         let (listener, endpoint) = listener.map_err(|source| ServeError::Listen { endpoint, source })?;
-        let (stop, stopped) = watch::channel(false);
-        let acceptor = Acceptor { services: Arc::new(services), limits: self.limits, modes: self.modes, links: Arc::default() };
+        let (stop, stopped) = watch::channel(Stop::Serve);
+        let Self { limits, modes, on_connection, .. } = self;
+        let drain = limits.drain;
+        let acceptor = Acceptor { services, limits, modes, on_connection, links: Mutex::default() };
         let accepting = Some(tokio::spawn(acceptor.run(listener, stopped)));
-        Ok(Server { endpoint, stop, accepting })
+        Ok(Server { endpoint, stop, accepting, drain })
     }
 }
 
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.services.iter().map(|(service, _)| service.info().name).collect();
-        f.debug_struct("ServerBuilder").field("services", &names).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("ServerBuilder").field("services", &self.services).field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -176,9 +233,9 @@ impl Listener {
     }
 }
 
-/// Waits for the word, or for the server's handle to be gone.
-async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stopped| *stopped).await;
+/// Waits for another word than `last`; a server's handle that is gone has said its last.
+async fn told(stop: &mut watch::Receiver<Stop>, last: Stop) -> Stop {
+    stop.wait_for(|stop| *stop != last).await.map_or(Stop::Close, |stop| *stop)
 }
 
 /// The accept loop and what each connection starts with.
@@ -186,14 +243,15 @@ struct Acceptor {
     services: Arc<Services>,
     limits: Limits,
     modes: Vec<Mode>,
-    links: Arc<Mutex<Vec<std::sync::Weak<Link>>>>,
+    on_connection: Option<OnConnection>,
+    links: Mutex<Vec<Weak<Link>>>,
 }
 
 impl Acceptor {
-    async fn run(self, mut listener: Listener, mut stopped: watch::Receiver<bool>) {
+    async fn run(self, mut listener: Listener, mut stop: watch::Receiver<Stop>) -> Drained {
         let mut drivers = JoinSet::new();
         let mut pause = BACK_OFF.0;
-        loop {
+        let mut word = loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(io) => {
@@ -208,20 +266,43 @@ impl Acceptor {
                 },
                 // Ended drivers are taken out as they come, so that the set holds the living only.
                 Some(_) = drivers.join_next() => {}
-                () = told_to_stop(&mut stopped) => break,
+                word = told(&mut stop, Stop::Serve) => break word,
             }
-        }
+        };
         drop(listener);
-        for link in lock(&self.links).drain(..) {
-            if let Some(link) = link.upgrade() {
-                link.command(Command::Close);
+        self.pass_on(word);
+        let mut drained = Drained::default();
+        loop {
+            tokio::select! {
+                ended = drivers.join_next() => match ended {
+                    Some(cut) => {
+                        drained.connections += 1;
+                        drained.cut += cut.unwrap_or_default();
+                    }
+                    None => return drained,
+                },
+                // Whoever let go of a drain does not wait for it any more.
+                next = told(&mut stop, word), if word != Stop::Close => {
+                    word = next;
+                    self.pass_on(word);
+                }
             }
         }
-        while drivers.join_next().await.is_some() {}
     }
 
-    fn serve(&self, io: Connected) -> impl Future<Output = rpc_core::proto::ConnectionError> + use<> {
-        let link = Link::new(self.limits.connection_window, Handle::current());
+    /// Tells every connection to end.
+    fn pass_on(&self, word: Stop) {
+        for link in lock(&self.links).iter().filter_map(Weak::upgrade) {
+            match word {
+                Stop::Serve => {}
+                Stop::Drain(until) => link.command(Command::Drain(until)),
+                Stop::Close => link.command(Command::Close),
+            }
+        }
+    }
+
+    fn serve(&self, Connected { io, peer }: Connected) -> impl Future<Output = u64> + use<> {
+        let link = Link::new(&peer, self.limits.clone(), Handle::current());
         let mut links = lock(&self.links);
         if links.len() == links.capacity() {
             links.retain(|link| link.strong_count() > 0);
@@ -229,8 +310,20 @@ impl Acceptor {
         links.push(Arc::downgrade(&link));
         let codecs = Codec::ALL.iter().map(|codec| codec.wire_id()).collect();
         let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes: self.modes.clone(), codecs };
-        let services = Some(Arc::clone(&self.services));
-        let start = Start { handshake, limits: self.limits.clone(), services, connected: None };
+        let services = Arc::clone(&self.services);
+        let connected = self.on_connection.as_ref().map(|tell| self.announce(Arc::clone(tell), Arc::clone(&link)));
+        let start = Start { handshake, services, connected };
         Driver::new(io, start, link).run()
+    }
+
+    /// Waits for the handshake, and tells of the connection.
+    fn announce(&self, tell: OnConnection, link: Arc<Link>) -> oneshot::Sender<Result<(), ConnectionError>> {
+        let (done, connected) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = connected.await {
+                tell(Connection::remote(link));
+            }
+        });
+        done
     }
 }

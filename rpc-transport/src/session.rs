@@ -1,12 +1,14 @@
-//! Opening sessions on a connection.
+//! Sessions: how they are opened, and how they end.
 
+use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use rpc_core::code::Code;
 use rpc_core::codec::{Codec, DecodeLimits};
-use rpc_core::context::Peer;
+use rpc_core::context::{Context, Peer};
 use rpc_core::id::Side;
-use rpc_core::proto::{ConnectionError, Limits, Session};
+use rpc_core::proto::{ConnectionError, Limits, Session as Proto};
 use rpc_core::service::ServiceInfo;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
@@ -14,8 +16,10 @@ use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
 use crate::channel::{Channel, Client};
+use crate::ending::Closed;
 use crate::error::OpenError;
-use crate::state::{Command, Guard, Opening, SessionState};
+use crate::handle::SessionHandle;
+use crate::state::{Command, Guard, Link, Opening, SessionState};
 
 /// A session to be opened, made by [`Connection::session`](crate::Connection::session).
 #[derive(Debug)]
@@ -64,8 +68,8 @@ impl SessionBuilder {
             codecs: Codec::ALL.iter().map(|codec| codec.wire_id()).collect(),
             windows: self.limits.windows(),
         };
-        let proto = Session::new(Side::Initiator, self.limits.session());
-        let state = SessionState::new(proto, Arc::clone(link), Peer::new(self.guard.peer()));
+        let proto = Proto::new(Side::Initiator, self.limits.session());
+        let state = SessionState::new(proto, Arc::clone(link));
         let (done, opened) = oneshot::channel();
         // Until there is a client to do so, this future closes the session when it is dropped.
         let unclaimed = Unclaimed(&state);
@@ -80,6 +84,87 @@ impl SessionBuilder {
         let decoding = Decoding { codec, limits: (!self.trusted).then_some(DecodeLimits::DEFAULT) };
         let methods = methods.map(|theirs| map_methods(info, &theirs));
         Ok(C::from_channel(Channel::new(state, decoding, methods, info, self.guard)))
+    }
+}
+
+/// A session, as one of its clients or of its handlers sees it: to close it, and to learn how it ends.
+///
+/// Clones are the same session. One that was got from a client keeps the session open, as the client does; one that was
+/// got from a handler does not.
+#[derive(Clone)]
+pub struct Session {
+    state: Arc<SessionState>,
+    _keep: Option<Arc<SessionHandle>>,
+}
+
+impl Session {
+    /// The session of a client; `None` for a client of this process ([`local`](crate::local)), which has none.
+    pub fn of<C: Client>(client: &C) -> Option<Self> {
+        let handle = client.channel()?.handle();
+        Some(Self { state: Arc::clone(&handle.state), _keep: Some(Arc::clone(handle)) })
+    }
+
+    /// The session that a call came over, from its context; `None` outside of a call, and for direct calls.
+    pub fn from_context(context: &Context) -> Option<Self> {
+        let state = context.host()?.downcast::<SessionState>().ok()?;
+        Some(Self { state, _keep: None })
+    }
+
+    /// The session that the call which is being handled came over.
+    pub fn current() -> Option<Self> {
+        Self::from_context(&Context::current())
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        self.state.peer()
+    }
+
+    /// Whether either side closes the session, or it is over: no further calls can be made in it.
+    pub fn is_closing(&self) -> bool {
+        let core = self.state.lock();
+        core.proto.is_closing() || core.link.is_none()
+    }
+
+    /// Closes the session in good order: calls under way run on, on both sides, and no further ones are made. Returns
+    /// when all have ended and both applications have done with everything, and tells whether the peer's took it all.
+    ///
+    /// Within a handler of the same session this would wait for itself: spawn it there.
+    ///
+    /// # Cancel safety
+    /// The session closes even if the future is dropped after its first poll.
+    pub async fn close(&self) -> Closed {
+        self.state.act(|session| session.close());
+        self.closed().await
+    }
+
+    /// Waits until the session is over, and tells how it ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn closed(&self) -> Closed {
+        poll_fn(|cx| self.state.poll_ended(cx)).await
+    }
+
+    /// Ends the session at once. Handlers are dropped, on both sides, and calls under way fail: those of which it is sure
+    /// that they cannot have run as [`FaultKind::NotStarted`](rpc_core::status::FaultKind::NotStarted), the others as
+    /// [`Indeterminate`](rpc_core::status::FaultKind::Indeterminate). The peer gets `text` with them. Without effect if
+    /// the session is over.
+    pub fn abort(&self, text: impl Into<String>) {
+        let link = self.state.lock().link.clone();
+        if let Some(link) = link {
+            link.command(Command::Abort(Arc::clone(&self.state), Reason::new(Code::CLOSED, text)));
+        }
+    }
+
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.state.lock().link.clone()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("peer", self.peer()).field("closing", &self.is_closing()).finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,7 @@
 //! connection; no user code runs and no socket is touched under either, and wakers are fired behind both. (Those that
 //! wait for a call to be abandoned fire with its exchange, under the session's lock: they are rare, and lock nothing.)
 
+use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use rpc_core::context::{CallHost, Peer};
 use rpc_core::id::ExchangeKey;
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{Batch, ConnectionError, ExchangeFault, Items, Outbox, Session};
+use rpc_core::proto::{Batch, ConnectionError, ExchangeFault, Items, Limits, Outbox, Session, Time};
 use rpc_core::streaming::ItemSource;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use crate::ending::Closed;
 use crate::error::OpenError;
 
 /// Locks what no panic can leave half done: the pure values check before they change.
@@ -29,6 +31,8 @@ pub(crate) struct Link {
     state: Mutex<LinkState>,
     /// Where handlers and senders of streams run.
     pub(crate) runtime: Handle,
+    pub(crate) peer: Peer,
+    pub(crate) limits: Limits,
 }
 
 pub(crate) struct LinkState {
@@ -39,6 +43,8 @@ pub(crate) struct LinkState {
     /// Why there is no driver any more.
     pub(crate) closed: Option<ConnectionError>,
     pub(crate) on_close: Vec<Waker>,
+    /// Calls that were under way when the connection ended.
+    pub(crate) cut: u64,
 }
 
 /// What the driver is asked to do.
@@ -46,6 +52,10 @@ pub(crate) enum Command {
     Open(Opening),
     /// Everybody let go of a session, and both sides have said so.
     Forget(SessionSlot),
+    /// End a session at once, and say why.
+    Abort(Arc<SessionState>, Reason),
+    /// Take no further sessions, close those that there are, and end when they have; at this time at the latest.
+    Drain(Time),
     /// Write what is queued, say goodbye, end.
     Close,
 }
@@ -58,10 +68,10 @@ pub(crate) struct Opening {
 }
 
 impl Link {
-    pub(crate) fn new(window: u64, runtime: Handle) -> Arc<Self> {
-        let state =
-            LinkState { out: Outbox::new(window), commands: Vec::new(), driver: None, closed: None, on_close: Vec::new() };
-        Arc::new(Self { state: Mutex::new(state), runtime })
+    pub(crate) fn new(peer: &str, limits: Limits, runtime: Handle) -> Arc<Self> {
+        let out = Outbox::new(limits.connection_window);
+        let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, on_close: Vec::new(), cut: 0 };
+        Arc::new(Self { state: Mutex::new(state), runtime, peer: Peer::new(peer), limits })
     }
 
     #[inline]
@@ -93,42 +103,47 @@ impl Link {
         if let Some(error) = &state.closed {
             return Poll::Ready(error.clone());
         }
-        if !state.on_close.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.on_close.push(cx.waker().clone());
-        }
+        watch(&mut state.on_close, cx);
         Poll::Pending
     }
 }
 
-/// Closes the connection when the last handle is gone.
+/// Remembers who waits, once.
+fn watch(watchers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+        watchers.push(cx.waker().clone());
+    }
+}
+
+/// What the handles of a connection share.
 pub(crate) struct Guard {
     link: Arc<Link>,
-    peer: String,
+    /// The connection closes when its last handle is gone: so on the side that made it. On the other side it lives for
+    /// as long as the peer wants it.
+    closes: bool,
 }
 
 impl Guard {
-    pub(crate) fn new(link: Arc<Link>, peer: String) -> Self {
-        Self { link, peer }
+    pub(crate) fn new(link: Arc<Link>, closes: bool) -> Arc<Self> {
+        Arc::new(Self { link, closes })
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.link
     }
-
-    pub(crate) fn peer(&self) -> &str {
-        &self.peer
-    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.link.command(Command::Close);
+        if self.closes {
+            self.link.command(Command::Close);
+        }
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Guard").field("peer", &self.link.peer).finish_non_exhaustive()
     }
 }
 
@@ -234,6 +249,9 @@ pub(crate) struct SessionCore {
     pub(crate) proto: Session<Slot>,
     pub(crate) link: Option<Arc<Link>>,
     forgotten: bool,
+    /// It is over, and this is how.
+    ended: Option<Closed>,
+    on_end: Vec<Waker>,
 }
 
 /// Wakers to be fired once the locks are open.
@@ -261,8 +279,15 @@ impl Wake {
 }
 
 impl SessionState {
-    pub(crate) fn new(proto: Session<Slot>, link: Arc<Link>, peer: Peer) -> Arc<Self> {
-        Arc::new(Self { core: Mutex::new(SessionCore { proto, link: Some(link), forgotten: false }), peer })
+    pub(crate) fn new(proto: Session<Slot>, link: Arc<Link>) -> Arc<Self> {
+        let peer = link.peer.clone();
+        let core = SessionCore { proto, link: Some(link), forgotten: false, ended: None, on_end: Vec::new() };
+        Arc::new(Self { core: Mutex::new(core), peer })
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     #[inline]
@@ -340,19 +365,29 @@ impl SessionState {
     /// Wakes everyone and stops the handlers of a session that has failed. `orderly`: the peer closed it as it should,
     /// so calls that want no answer run on.
     pub(crate) fn ended(&self, reason: Reason, orderly: bool) {
-        let mut wakers = Vec::new();
         let mut core = self.lock();
+        let mut wakers = std::mem::take(&mut core.on_end);
         core.proto.fail(reason);
+        core.ended = Some(Closed::new(&core.proto));
         core.link = None;
+        core.wake_callers(&mut wakers);
         for (_, _, slot) in core.proto.users() {
-            wakers.extend(slot.reader.take());
-            wakers.extend(slot.take_sender());
             if !(orderly && slot.outlives_close()) {
                 slot.abandon();
             }
         }
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready once the session is over.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        let mut core = self.lock();
+        if let Some(closed) = &core.ended {
+            return Poll::Ready(closed.clone());
+        }
+        watch(&mut core.on_end, cx);
+        Poll::Pending
     }
 }
 
@@ -382,6 +417,14 @@ impl SessionCore {
         Some(wake)
     }
 
+    /// Collects everyone who waits for anything of the session's exchanges.
+    pub(crate) fn wake_callers(&mut self, wakers: &mut Vec<Waker>) {
+        for (_, _, slot) in self.proto.users() {
+            wakers.extend(slot.reader.take());
+            wakers.extend(slot.take_sender());
+        }
+    }
+
     /// Collects those who waited for a queue that has drained.
     #[inline]
     pub(crate) fn drained(&mut self, wakers: &mut Vec<Waker>) {
@@ -398,6 +441,10 @@ impl CallHost for SessionState {
         &self.peer
     }
 
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
     fn poll_abandoned(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
         let mut core = self.lock();
         match core.proto.user(key) {
@@ -406,10 +453,7 @@ impl CallHost for SessionState {
                 if more.abandoned {
                     return Poll::Ready(());
                 }
-                let watchers = &mut more.watchers.0;
-                if !watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                    watchers.push(cx.waker().clone());
-                }
+                watch(&mut more.watchers.0, cx);
                 Poll::Pending
             }
             None => Poll::Ready(()),

@@ -38,6 +38,8 @@ pub struct Limits {
     pub default_deadline: Duration,
     /// The longest deadline granted to a call from the peer. 1 h.
     pub max_deadline: Duration,
+    /// How long a server that drains waits for what is under way. 30 s: every call that names no deadline has ended then.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -57,6 +59,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(10),
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_secs(3600),
+            drain: Duration::from_secs(30),
         }
     }
 }

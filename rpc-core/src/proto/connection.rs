@@ -20,7 +20,7 @@ use super::table::DenseHasher;
 use super::time::Time;
 use crate::code::Code;
 use crate::id::{Sid, Side};
-use crate::wire::frame::{Abort, Frame, Mode, Reason, kind, read_varints, session_head};
+use crate::wire::frame::{Abort, Frame, GoAway, Mode, Reason, kind, read_varints, session_head};
 use crate::wire::header::Scope;
 use crate::wire::hello::{Hello, MAX_HELLO, PREFACE, Reject, SessionAccept, SessionOpen, VERSION, recognise};
 use crate::wire::{HeadBuf, RawFrame};
@@ -89,6 +89,9 @@ pub enum ConnectionEvent<'a> {
         /// The frame.
         frame: Frame<'a>,
     },
+    /// The peer goes away: it takes no further sessions, and closes those that there are. [`Connection::peer_goes`]
+    /// tells why.
+    GoingAway,
     /// A frame that was dealt with here; there may be more.
     Ignored,
 }
@@ -107,6 +110,15 @@ enum Alias {
     /// S_OPEN is out, the answer is to come.
     Pending(SessionSlot),
     Live(SessionSlot),
+}
+
+/// How far this side's departure has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// GOAWAY was written; the peer may have opened sessions meanwhile.
+    Said,
+    /// GOAWAY_ACK has arrived: no further session is under way.
+    Acknowledged,
 }
 
 /// One connection. See the module's text.
@@ -130,6 +142,11 @@ pub struct Connection {
     allowed: u64,
     /// Received for sessions that are gone: credited without anyone taking it.
     orphaned: u64,
+
+    /// This side has said that it goes away, and whether the peer has answered.
+    leaving: Option<Leaving>,
+    /// What the peer said when it began to go away.
+    peer_goes: Option<GoAway>,
 
     /// Control frames until the next flush.
     pending: Vec<(HeadBuf, Vec<u8>)>,
@@ -168,6 +185,8 @@ impl Connection {
             local_sessions: 0,
             received: 0,
             orphaned: 0,
+            leaving: None,
+            peer_goes: None,
             pending: Vec::new(),
             raise: None,
             started: now,
@@ -414,7 +433,14 @@ impl Connection {
                     let text = format!("S_OPEN of {sid}, where session {} is next", self.next_remote);
                     return Err(ProtocolError::new(Code::PROTOCOL, text).into());
                 }
+                if self.leaving == Some(Leaving::Acknowledged) {
+                    return Err(ProtocolError::new(Code::PROTOCOL, "S_OPEN behind GOAWAY_ACK").into());
+                }
                 self.next_remote += 2;
+                if self.leaving.is_some() {
+                    self.reject(sid, Reason::new(Code::REFUSED, "this side is going away"));
+                    return Ok(Some(ConnectionEvent::Ignored));
+                }
                 let open = match SessionOpen::read(frame.body) {
                     Ok(open) => open,
                     Err(error) => {
@@ -482,6 +508,25 @@ impl Connection {
                 let [max] = read_varints(raw.rest, ["the connection's maximum"])?;
                 self.raise = Some(self.raise.map_or(max, |raise| raise.max(max)));
             }
+            kind::GOAWAY => {
+                let goaway = GoAway::read(raw.rest)?;
+                if self.peer_goes.replace(goaway).is_some() {
+                    return Err(ProtocolError::new(Code::PROTOCOL, "GOAWAY for the second time").into());
+                }
+                let mut head = HeadBuf::new(kind::GOAWAY_ACK, 0);
+                head.varint(sessions_before(self.next_local));
+                self.pending.push((head, Vec::new()));
+                return Ok(Some(ConnectionEvent::GoingAway));
+            }
+            kind::GOAWAY_ACK => {
+                let [sessions] = read_varints(raw.rest, ["the number of sessions"])?;
+                if self.leaving != Some(Leaving::Said) || sessions != sessions_before(self.next_remote) {
+                    let text =
+                        format!("GOAWAY_ACK of {sessions} sessions, where {} have come", sessions_before(self.next_remote));
+                    return Err(ProtocolError::new(Code::PROTOCOL, text).into());
+                }
+                self.leaving = Some(Leaving::Acknowledged);
+            }
             kind::CONN_CLOSE => return Err(ConnectionError::ClosedByPeer(Reason::read(raw.rest)?)),
             _ if raw.is_ignorable() => {}
             other => {
@@ -494,9 +539,16 @@ impl Connection {
     /// Opens a session of this side, kept at `slot` by the driver.
     ///
     /// # Errors
-    /// In single-session mode there is one session, opened by the initiator.
+    /// In single-session mode there is one session, opened by the initiator. And a connection that one side is leaving
+    /// takes no further ones.
     pub fn open(&mut self, slot: SessionSlot, open: &SessionOpen) -> Result<Sid, Reason> {
         let sid = Sid(self.next_local);
+        if let Some(GoAway { reason, .. }) = &self.peer_goes {
+            return Err(Reason::new(Code::REFUSED, format!("the peer is going away: {reason}")));
+        }
+        if self.leaving.is_some() {
+            return Err(Reason::new(Code::REFUSED, "this side is going away"));
+        }
         if self.negotiated.mode == Mode::Single && sid != Sid(0) {
             return Err(Reason::new(Code::MODE, "in single-session mode a connection has one session, opened by its initiator"));
         }
@@ -531,6 +583,39 @@ impl Connection {
         abort.write(&mut body);
         self.pending.push((session_head(kind::S_ABORT, 0, self.on_wire(sid)), body));
         self.forget(sid);
+    }
+
+    /// The same behind everything that waits in `out`, where the connection ends too.
+    pub fn abort_last(&self, sid: Sid, abort: &Abort, out: &mut Outbox) {
+        let mut body = Vec::new();
+        abort.write(&mut body);
+        out.last(session_head(kind::S_ABORT, 0, self.on_wire(sid)), &body);
+    }
+
+    /// This side goes away: it takes and opens no further sessions. What there is runs on until its owner closes it.
+    /// Without effect where it was said before.
+    pub fn go_away(&mut self, goaway: &GoAway) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Leaving::Said);
+            let mut body = Vec::new();
+            goaway.write(&mut body);
+            self.pending.push((HeadBuf::new(kind::GOAWAY, 0), body));
+        }
+    }
+
+    /// Whether this side has gone away in good order: no session is left, and none can come any more.
+    pub fn is_drained(&self) -> bool {
+        self.leaving == Some(Leaving::Acknowledged) && self.aliases.is_empty()
+    }
+
+    /// Whether either side goes away, so that no further session can be opened.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some() || self.peer_goes.is_some()
+    }
+
+    /// What the peer said when it began to go away.
+    pub fn peer_goes(&self) -> Option<&GoAway> {
+        self.peer_goes.as_ref()
     }
 
     /// A session is over: its alias leads nowhere any more.
@@ -590,6 +675,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// How many sessions a side has opened, by the id of its next one.
+fn sessions_before(next: u64) -> u64 {
+    next / 2
 }
 
 /// The acceptor's choice; where it makes none, this side's own, and never so short that it would be a provocation.

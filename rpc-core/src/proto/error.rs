@@ -41,7 +41,8 @@ pub struct ExchangeFault {
     pub reason: Reason,
     /// Who ended it.
     pub origin: Origin,
-    /// Whether the OPEN had been written: if not, the peer cannot have started anything.
+    /// Whether the peer can have started anything: not, if the arguments were not written whole, or the peer said that
+    /// it had not received them.
     pub sent: bool,
 }
 

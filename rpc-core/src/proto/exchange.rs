@@ -111,6 +111,9 @@ pub(super) enum TxState {
     Done,
 }
 
+/// No place in the sequence: the arguments are not written whole.
+pub(super) const NOT_ASKED: u64 = u64::MAX;
+
 /// The incoming direction.
 #[derive(Debug)]
 pub(super) struct Rx {
@@ -199,6 +202,9 @@ pub(super) struct Exchange<U> {
     pub(super) held: bool,
     /// Its deadline is its own and not the session's default, so that the peer is told.
     pub(super) explicit: bool,
+    /// The place in the sequence of the frame that completed the arguments (calls of this side): whoever received fewer
+    /// frames cannot have started anything.
+    pub(super) asked_at: u64,
     /// It has exchange credit (calls of this side).
     pub(super) granted: bool,
     /// It stands in the session's ring.
@@ -250,6 +256,12 @@ impl Tx {
 }
 
 impl<U> Exchange<U> {
+    /// Whether the peer can have started the call of this side, where it has `received` so many sequenced frames; `None`:
+    /// nobody knows how many.
+    pub(super) fn may_have_started(&self, received: Option<u64>) -> bool {
+        self.asked_at != NOT_ASKED && received.is_none_or(|received| self.asked_at < received)
+    }
+
     /// The deadline as OPEN states it.
     #[inline]
     pub(super) fn timeout_ms(&self) -> Option<u32> {
@@ -257,6 +269,20 @@ impl<U> Exchange<U> {
             Deadline::Unstamped(ms) if self.explicit => Some(ms),
             _ => None,
         }
+    }
+
+    /// Whether the peer sent, or may still send, what the application has not taken.
+    pub(super) fn has_untaken(&self) -> bool {
+        let rx = &self.rx;
+        !rx.discard && (!rx.done || rx.message.is_some() || rx.partial.is_some() || self.has_incoming())
+    }
+
+    /// Takes back a call that was never written: the caller is promised that nothing was started.
+    pub(super) fn withdraw(&mut self) {
+        self.tx.open = None;
+        self.tx.body = None;
+        self.tx.state = TxState::Done;
+        self.rx.done = true;
     }
 
     /// Outgoing items that wait.

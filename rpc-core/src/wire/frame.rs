@@ -19,6 +19,10 @@ pub mod kind {
     pub const PONG: u8 = 0x05;
     /// Raises the connection's data credit.
     pub const MAX_CONN_DATA: u8 = 0x06;
+    /// "I go away: open no further sessions."
+    pub const GOAWAY: u8 = 0x07;
+    /// The answer to GOAWAY: no session is opened behind it.
+    pub const GOAWAY_ACK: u8 = 0x08;
     /// The end of the connection, with its reason.
     pub const CONN_CLOSE: u8 = 0x09;
     /// Opens a session.
@@ -33,6 +37,8 @@ pub mod kind {
     pub const MAX_SESSION: u8 = 0x18;
     /// Ends the session at once, with its reason.
     pub const S_ABORT: u8 = 0x19;
+    /// "My application has done with everything that you sent."
+    pub const S_CLOSE_DONE: u8 = 0x1C;
     /// "I open no new exchanges."
     pub const S_CLOSE: u8 = 0x9C;
     /// Opens an exchange, with the first bytes of its first message.
@@ -312,6 +318,31 @@ impl Abort {
     }
 }
 
+/// The body of GOAWAY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoAway {
+    /// The time after which the sender ends what is still under way, in milliseconds; 0: it does not say.
+    pub deadline_ms: u64,
+    /// Why it goes.
+    pub reason: Reason,
+}
+
+impl GoAway {
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        varint::push(self.deadline_ms, out);
+        self.reason.write(out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// If a field is cut off or out of range.
+    pub fn read(mut body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self { deadline_ms: varint::read(&mut body, "the deadline")?, reason: Reason::read(body)? })
+    }
+}
+
 /// Reads the body of CANCEL.
 ///
 /// # Errors
@@ -320,7 +351,8 @@ pub fn read_cancel(mut body: &[u8]) -> Result<Code, DecodeError> {
     read_code(&mut body)
 }
 
-/// Reads a body of `N` varints (bytes behind them are a later version's): MAX_STREAM and MAX_CONN_DATA have one, MAX_SESSION and ACK have two.
+/// Reads a body of `N` varints (bytes behind them are a later version's): MAX_STREAM, MAX_CONN_DATA, GOAWAY_ACK and
+/// S_CLOSE_DONE have one, MAX_SESSION and ACK have two.
 ///
 /// # Errors
 /// If one is cut off.
@@ -387,6 +419,7 @@ mod tests {
                     let _ = Open::read(&frame);
                     let _ = Reset::read(frame.body);
                     let _ = Abort::read(frame.body);
+                    let _ = GoAway::read(frame.body);
                     let _ = read_cancel(frame.body);
                     let _ = read_varints(frame.body, ["a", "b"]);
                 }
@@ -396,10 +429,13 @@ mod tests {
         #[test]
         fn resets_and_aborts_read_back(offset in 0..=varint::MAX, code: u32, text in ".{0,40}") {
             let reason = Reason { code: Code(code), text };
-            let (reset, abort) = (Reset { final_offset: offset, reason: reason.clone() }, Abort { rx_next: offset, reason });
-            let (mut a, mut b) = (Vec::new(), Vec::new());
+            let (reset, abort) = (Reset { final_offset: offset, reason: reason.clone() }, Abort { rx_next: offset, reason: reason.clone() });
+            let goaway = GoAway { deadline_ms: offset, reason };
+            let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
             reset.write(&mut a);
             abort.write(&mut b);
+            goaway.write(&mut c);
+            prop_assert_eq!(GoAway::read(&c).unwrap(), goaway);
             prop_assert_eq!(Reset::read(&a).unwrap(), reset);
             prop_assert_eq!(Abort::read(&b).unwrap(), abort);
         }

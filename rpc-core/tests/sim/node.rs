@@ -104,7 +104,7 @@ impl Node {
         loop {
             match self.connection.next_event(now, &mut self.input)? {
                 None => return Ok(()),
-                Some(ConnectionEvent::Ignored | ConnectionEvent::Connected) => {}
+                Some(ConnectionEvent::Ignored | ConnectionEvent::Connected | ConnectionEvent::GoingAway) => {}
                 Some(ConnectionEvent::SessionOpened { sid, open }) => {
                     let index: usize = open.service.parse().expect("the name is the session's number");
                     let mut core = arriving.remove(&index).unwrap_or_else(|| Session::new(Side::Acceptor, self.limits.session()));

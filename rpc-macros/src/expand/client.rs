@@ -44,6 +44,9 @@ fn ty(service: &Service) -> TokenStream {
             fn from_channel(channel: #private::Channel) -> Self {
                 Self { backend: #private::Backend::Remote(channel) }
             }
+            fn channel(&self) -> ::core::option::Option<&#private::Channel> {
+                self.backend.channel()
+            }
         }
     }
 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use rpc_core::context::Peer;
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{Connection, ConnectionError, Handshake, Input, Limits, Time};
@@ -34,7 +33,7 @@ use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
 use crate::state::{Command, Link, Opening, SessionState, fire};
-use crate::stream::{BoxIo, Connected};
+use crate::stream::BoxIo;
 use write::{Batching, Written};
 
 /// The receive buffer at the start, in bytes: a batch of the peer's.
@@ -62,8 +61,7 @@ pub(crate) struct Driver {
     connection: Connection,
     limits: Limits,
     link: Arc<Link>,
-    peer: Peer,
-    services: Option<Arc<Services>>,
+    services: Arc<Services>,
     sessions: Vec<Option<Entry>>,
     free: Vec<u32>,
     /// Sessions of this side that wait for others to close.
@@ -76,6 +74,10 @@ pub(crate) struct Driver {
     /// Since when the socket has taken nothing.
     stalled: Option<Time>,
     closing: bool,
+    /// This side goes away, and is gone at this time at the latest.
+    draining: Option<Time>,
+    /// Calls that were under way when their session was cut off.
+    cut: u64,
 
     sleep: Pin<Box<Sleep>>,
     armed: Time,
@@ -104,32 +106,33 @@ struct Entry {
 /// What a driver starts with.
 pub(crate) struct Start {
     pub(crate) handshake: Handshake,
-    pub(crate) limits: Limits,
-    pub(crate) services: Option<Arc<Services>>,
+    pub(crate) services: Arc<Services>,
     /// Told when the handshake is over.
     pub(crate) connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
 }
 
 impl Driver {
     /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
-    pub(crate) fn new(connected: Connected, start: Start, link: Arc<Link>) -> Self {
+    pub(crate) fn new(io: BoxIo, start: Start, link: Arc<Link>) -> Self {
         let (now, _) = clock::now();
-        let Start { handshake, limits, services, connected: told } = start;
+        let Start { handshake, services, connected } = start;
+        let limits = link.limits.clone();
         Self {
-            io: connected.io,
+            io,
             connection: Connection::new(handshake, limits.clone(), now),
             link,
-            peer: Peer::new(connected.peer),
             services,
             sessions: Vec::new(),
             free: Vec::new(),
             waiting: VecDeque::new(),
-            connected: told,
+            connected,
             input: Input::new(READ_BUFFER),
             output: Output::default(),
             written: 0,
             stalled: None,
             closing: false,
+            draining: None,
+            cut: 0,
             sleep: Box::pin(tokio::time::sleep_until(clock::instant(now.after(limits.handshake)).into())),
             armed: now.after(limits.handshake),
             sleep_polled: false,
@@ -144,12 +147,12 @@ impl Driver {
         }
     }
 
-    /// Runs the connection to its end, and tells everyone.
-    pub(crate) async fn run(mut self) -> ConnectionError {
+    /// Runs the connection to its end, and tells everyone. Returns how many calls were under way then.
+    pub(crate) async fn run(mut self) -> u64 {
         let error = std::future::poll_fn(|cx| self.poll_turns(cx)).await;
         self.finish(&error);
         self.say_goodbye(&error).await;
-        error
+        self.cut
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
@@ -183,7 +186,7 @@ impl Driver {
             self.unwritten = 0;
             self.timers(cx, now)?;
             match self.write(cx, now)? {
-                Written::All if self.closing => return Err(ConnectionError::Closed),
+                Written::All if self.closing || self.connection.is_drained() => return Err(ConnectionError::Closed),
                 Written::All | Written::Blocked | Written::Later => return Ok(()),
                 Written::Commands => self.run_commands(),
             }
@@ -196,6 +199,8 @@ impl Driver {
             match command {
                 Command::Open(opening) => self.open_or_wait(opening),
                 Command::Forget(slot) => self.forget(slot),
+                Command::Abort(session, reason) => self.abort_session(&session, reason),
+                Command::Drain(until) => self.drain(until),
                 Command::Close => self.closing = true,
             }
         }
@@ -217,7 +222,11 @@ impl Driver {
             self.expire(now);
         }
         let stall = self.stalled.map(|since| since.after(self.limits.write_stall));
-        let next = [Some(self.connection.next_timeout()), self.deadline, stall].into_iter().flatten().min().unwrap_or(now);
+        if self.draining.is_some_and(|until| now >= until) {
+            return Err(ConnectionError::Closed);
+        }
+        let next = [Some(self.connection.next_timeout()), self.deadline, stall, self.draining];
+        let next = next.into_iter().flatten().min().unwrap_or(now);
         // A timer that rings too early costs one look; setting it anew for each call would cost far more. It is polled
         // only where it was set or rings: the task it wakes is always this one.
         if next < self.armed || now >= self.armed {
@@ -274,6 +283,8 @@ impl Driver {
                 return;
             }
             state.closed = Some(error.clone());
+            self.cut = self.sessions.iter().flatten().map(|entry| entry.state.lock().proto.live() as u64).sum();
+            state.cut = self.cut;
             (std::mem::take(&mut state.commands), std::mem::take(&mut state.on_close))
         };
         if let Some(connected) = self.connected.take() {
@@ -282,6 +293,9 @@ impl Driver {
         // The last read may have brought answers before it brought the end.
         self.wakers.drain(..).for_each(Waker::wake);
         let reason = error.reason();
+        if *error == ConnectionError::Closed && self.connection.is_open() {
+            self.abort_callers(&reason);
+        }
         for slot in 0..self.sessions.len() as u32 {
             self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());
         }

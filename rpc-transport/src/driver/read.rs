@@ -77,6 +77,7 @@ impl Driver {
                     }
                 }
                 ConnectionEvent::Ignored => {}
+                ConnectionEvent::GoingAway => self.reject_waiting(),
                 ConnectionEvent::Connected => {
                     self.flush_connection();
                     // From here on other time-outs hold.
@@ -157,6 +158,7 @@ impl FrameTurn<'_> {
                     self.wakers.push(waker);
                 }
             }
+            Some(SessionEvent::PeerClosed) => core.wake_callers(self.wakers),
             Some(SessionEvent::Cancelled(key)) => {
                 if let Some(slot) = core.proto.user(key) {
                     self.wakers.extend(slot.take_sender());

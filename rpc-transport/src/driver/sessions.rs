@@ -6,13 +6,14 @@ use rpc_core::code::Code;
 use rpc_core::codec::{Codec, DecodeLimits};
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{Link as Place, Session};
+use rpc_core::proto::{Link as Place, ProtocolError, Session, Time};
 use rpc_core::streaming::Decoding;
-use rpc_core::wire::frame::Reason;
+use rpc_core::wire::frame::{GoAway, Reason};
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
-use super::{Driver, Entry};
+use super::{Driver, Entry, min};
+use crate::clock;
 use crate::error::OpenError;
 use crate::state::{Opening, SessionState, fire};
 
@@ -41,7 +42,7 @@ impl Driver {
     /// have closed it, so this side counts the same.
     pub(super) fn open_or_wait(&mut self, opening: Opening) {
         let limit = self.connection.negotiated().sessions;
-        if !self.connection.is_open() || self.connection.local_sessions() < limit {
+        if !self.connection.is_open() || self.connection.is_leaving() || self.connection.local_sessions() < limit {
             return self.open_session(opening.session, &opening.open, opening.done);
         }
         let closing = |entry: &Entry| entry.offered.is_none() && entry.state.lock().proto.is_closing();
@@ -89,10 +90,8 @@ impl Driver {
 
     /// The peer opens a session.
     pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen) {
-        let services = self.services.as_ref();
-        let Some(offered) = services.and_then(|services| services.get(&open.service)).cloned() else {
-            let names = services.map(|services| services.names()).unwrap_or_default();
-            let text = format!("no service is named `{}` here; there is: {names}", open.service);
+        let Some(offered) = self.services.get(&open.service).cloned() else {
+            let text = format!("no service is named `{}` here; there is: {}", open.service, self.services.names());
             return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
         };
         let Some(codec) = open.codecs.iter().find_map(|id| Codec::from_wire_id(*id)) else {
@@ -109,7 +108,7 @@ impl Driver {
         let mut proto = Session::new(Side::Acceptor, self.limits.session());
         proto.granted(open.windows);
         proto.attach(self.link_of(slot, sid));
-        let state = SessionState::new(proto, self.link.clone(), self.peer.clone());
+        let state = SessionState::new(proto, self.link.clone());
         let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
         self.place(Entry { state, sid, offered: Some(offered), decoding: Decoding { codec, limits }, opening: None });
         let accept = SessionAccept { codec: codec.wire_id(), windows: self.limits.windows(), methods };
@@ -124,6 +123,50 @@ impl Driver {
         {
             self.connection.forget(entry.sid);
             self.end_session(slot, Reason::new(Code::CLOSED, "the session is closed"), None, true);
+        }
+    }
+
+    /// This side goes away: what there is comes to its end, and nothing is added.
+    pub(super) fn drain(&mut self, until: Time) {
+        if !self.connection.is_open() {
+            self.closing = true;
+            return;
+        }
+        self.draining = min(self.draining, Some(until));
+        let (now, _) = clock::now();
+        // The timer has one more thing to ring for.
+        self.armed = now;
+        let deadline_ms = until.since(now).as_millis() as u64;
+        self.connection.go_away(&GoAway { deadline_ms, reason: Reason::new(Code::NO_ERROR, "") });
+        self.flush_connection();
+        self.sessions.iter().flatten().for_each(|entry| entry.state.act(|session| session.close()));
+        self.reject_waiting();
+    }
+
+    /// Nobody opens sessions on this connection any more.
+    pub(super) fn reject_waiting(&mut self) {
+        for opening in std::mem::take(&mut self.waiting) {
+            self.open_session(opening.session, &opening.open, opening.done);
+        }
+    }
+
+    /// Ends a session on behalf of the application here.
+    pub(super) fn abort_session(&mut self, session: &Arc<SessionState>, reason: Reason) {
+        let known = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| Arc::ptr_eq(&entry.state, session));
+        if let Some(slot) = self.sessions.iter().position(known) {
+            self.abort(SessionSlot(slot as u32), &ProtocolError { reason });
+        }
+    }
+
+    /// The connection ends while the peer waits for answers: it is told how far its calls have come, so that it knows
+    /// which of them cannot have run.
+    pub(super) fn abort_callers(&mut self, reason: &Reason) {
+        for entry in self.sessions.iter().flatten().filter(|entry| entry.offered.is_some()) {
+            let mut core = entry.state.lock();
+            if core.proto.live() > 0 {
+                let abort = core.proto.abort(reason.clone());
+                self.connection.abort_last(entry.sid, &abort, &mut self.link.lock().out);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::id::{ExchangeKey, Side};
 use crate::proto::batch::Batch;
 use crate::proto::error::{ExchangeFault, Origin};
-use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, OpenFields, Rx, Tx, TxState};
+use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, NOT_ASKED, OpenFields, Rx, Tx, TxState};
 use crate::wire::frame::Reason;
 
 impl<U> Session<U> {
@@ -59,6 +59,7 @@ impl<U> Session<U> {
             xid,
             opener: Side::Initiator,
             held: true,
+            asked_at: NOT_ASKED,
             granted: false,
             queued: false,
             explicit,
@@ -86,7 +87,7 @@ impl<U> Session<U> {
         if let Some(reason) = &self.failed {
             return Some(reason.clone());
         }
-        if self.closing || self.peer_closed {
+        if self.is_closing() {
             return Some(Reason::new(Code::CLOSED, "the session is closing"));
         }
         None
@@ -216,5 +217,6 @@ impl<U> Session<U> {
             self.opened -= 1;
             self.admit_waiting();
         }
+        self.settle_close();
     }
 }

@@ -6,7 +6,7 @@ use super::Session;
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side};
 use crate::proto::error::Origin;
-use crate::proto::exchange::{Deadline, TxState};
+use crate::proto::exchange::Deadline;
 use crate::proto::time::Time;
 use crate::wire::frame::Reason;
 
@@ -61,15 +61,13 @@ impl<U> Session<U> {
         if exchange.xid.is_none() {
             // The caller is promised that nothing was started, so nothing may be written any more.
             exchange.rx.fail(reason, Origin::Local, false);
-            exchange.tx.open = None;
-            exchange.tx.body = None;
-            exchange.tx.state = TxState::Done;
-            return;
+            return exchange.withdraw();
         }
         if (exchange.rx.done && exchange.tx.is_done()) || exchange.rx.message.is_some() {
             return;
         }
-        exchange.rx.fail(reason.clone(), Origin::Local, true);
+        let may_have_started = exchange.may_have_started(None);
+        exchange.rx.fail(reason.clone(), Origin::Local, may_have_started);
         exchange.reset(reason);
         self.abandon_rx(key, Code::DEADLINE);
         self.queue(key);

@@ -8,6 +8,7 @@
 //! ```
 //! `U` is what the owner attaches to each exchange (a waker, a handler's handle), so that there is one table, not two.
 
+mod close;
 mod commands;
 mod deadlines;
 mod receive;
@@ -17,17 +18,20 @@ mod transmit;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use close::Closed;
+use close::Closing;
+
 use crate::code::Code;
 use crate::id::{ExchangeKey, Sid, Side, Xid};
 use crate::proto::batch::Batch;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
-use crate::proto::error::{ExchangeFault, Origin};
-use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, OpenFields, TxState};
+use crate::proto::error::ExchangeFault;
+use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, OpenFields};
 use crate::proto::outbox::SessionSlot;
 use crate::proto::table::{Ids, Table};
 use crate::proto::time::Time;
-use crate::wire::frame::{Abort, Reason};
+use crate::wire::frame::Reason;
 use crate::wire::hello::Windows;
 
 /// A session's place on the connection that it is attached to.
@@ -79,8 +83,10 @@ pub enum SessionEvent {
     Readable(ExchangeKey),
     /// The peer wants no more from this side: stop the handler, or the sender of a stream.
     Cancelled(ExchangeKey),
-    /// The peer will open no further exchanges.
+    /// The peer will open no further exchanges, and neither will this side: calls that had not been written have failed.
     PeerClosed,
+    /// The peer's application has done with everything.
+    PeerDone,
     /// The peer ended the session at once.
     Aborted(Reason),
 }
@@ -172,10 +178,8 @@ pub struct Session<U> {
     admitted: u64,
     admission: VecDeque<ExchangeKey>,
 
-    closing: bool,
-    close_sent: bool,
     ack_due: bool,
-    peer_closed: bool,
+    closing: Closing,
     failed: Option<Reason>,
 }
 
@@ -220,10 +224,8 @@ impl<U> Session<U> {
             rx_count: 0,
             admitted: 0,
             admission: VecDeque::new(),
-            closing: false,
-            close_sent: false,
             ack_due: false,
-            peer_closed: false,
+            closing: Closing::default(),
             failed: None,
         }
     }
@@ -294,6 +296,7 @@ impl<U> Session<U> {
     /// Nobody will read this exchange any more: what arrived is credited, and the peer is asked to stop.
     fn abandon_rx(&mut self, key: ExchangeKey, code: Code) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let untaken = exchange.has_untaken();
         let rx = &mut exchange.rx;
         let mut freed = std::mem::take(&mut rx.held);
         rx.message = None;
@@ -305,6 +308,7 @@ impl<U> Session<U> {
             rx.discard = true;
             exchange.tx.cancel = Some(code);
         }
+        self.closing.untaken += u64::from(untaken);
         self.release_shared(freed.shared);
         self.drop_partial(key);
     }
@@ -346,6 +350,7 @@ impl<U> Session<U> {
             Some(xid) => self.remove(key, xid),
             None => self.exchanges.remove(key),
         }
+        self.settle_close();
     }
 
     /// Removes an exchange that is over, and gives its place back to the side that opened it.
@@ -357,9 +362,7 @@ impl<U> Session<U> {
         }
         self.ids.remove(xid);
         self.exchanges.remove(key);
-        if self.peer_closed {
-            self.close_with_peer();
-        }
+        self.settle_close();
     }
 
     /// Puts an exchange with frames due into the ring.
@@ -409,70 +412,6 @@ impl<U> Session<U> {
     /// The next exchange whose queue drained since [`poll_send`](Self::poll_send) refused it.
     pub fn next_drained(&mut self) -> Option<ExchangeKey> {
         self.drained.pop()
-    }
-
-    /// This side opens no further exchanges; S_CLOSE goes out behind everything that is queued.
-    pub fn close(&mut self) {
-        self.closing = true;
-    }
-
-    /// Whether this side will open no further exchanges.
-    #[inline]
-    pub fn is_closing(&self) -> bool {
-        self.closing
-    }
-
-    /// Whether both sides have closed and nothing is live: the session can be forgotten.
-    pub fn is_finished(&self) -> bool {
-        self.failed.is_some() || (self.close_sent && self.peer_closed && self.exchanges.len() == 0 && !self.ack_due)
-    }
-
-    /// The side that accepted a session closes it once the opener has and nothing is live.
-    fn close_with_peer(&mut self) {
-        if self.peer_closed && self.side == Side::Acceptor && self.exchanges.len() == 0 {
-            self.closing = true;
-        }
-    }
-
-    /// The session is lost. Calls that have their answer keep it; the others fail, each told whether its OPEN was
-    /// written. The owner then wakes everyone and stops the handlers.
-    pub fn fail(&mut self, reason: Reason) {
-        if self.failed.is_some() {
-            return;
-        }
-        let mut keys = Vec::with_capacity(self.exchanges.len());
-        for (key, exchange) in self.exchanges.iter_mut() {
-            // A one-way call awaits nothing, but it has failed if it was not written whole.
-            let unsent = exchange.opener == Side::Initiator && !exchange.tx.is_done();
-            if !exchange.rx.done || unsent {
-                exchange.rx.fail(reason.clone(), Origin::Local, exchange.xid.is_some());
-                exchange.rx.done = true;
-            }
-            exchange.tx.state = TxState::Done;
-            exchange.tx.cancel = None;
-            keys.push(key);
-        }
-        self.failed = Some(reason);
-        self.ring.clear();
-        self.waiting.clear();
-        self.stops.clear();
-        self.announces.clear();
-        self.unstamped.clear();
-        for key in keys {
-            self.settle(key);
-        }
-    }
-
-    /// Why the session is lost, if it is.
-    pub fn failure(&self) -> Option<&Reason> {
-        self.failed.as_ref()
-    }
-
-    /// Ends the session because the peer broke its rules, or on the application's behalf: the body for S_ABORT.
-    pub fn abort(&mut self, reason: Reason) -> Abort {
-        let abort = Abort { rx_next: self.rx_count, reason: reason.clone() };
-        self.fail(reason);
-        abort
     }
 
     #[inline]

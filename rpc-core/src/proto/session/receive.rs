@@ -9,7 +9,7 @@ use crate::id::{ExchangeKey, Side, Xid};
 use crate::pool;
 use crate::proto::credit::Overrun;
 use crate::proto::error::{Origin, ProtocolError};
-use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, Rx, Tx, TxState};
+use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, NOT_ASKED, Partial, Rx, Tx, TxState};
 use crate::proto::time::Time;
 use crate::wire::frame::{Abort, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
 use crate::wire::{DecodeError, RawFrame, varint};
@@ -54,18 +54,19 @@ impl<U> Session<U> {
             kind::MAX_STREAM => self.handle_max_stream(frame),
             kind::MAX_SESSION => self.handle_max_session(frame),
             kind::S_CLOSE => {
-                self.peer_closed = true;
-                self.ack_due = true;
-                self.control_due = true;
-                self.close_with_peer();
+                self.handle_close()?;
                 Ok(Some(SessionEvent::PeerClosed))
             }
             kind::S_ABORT => {
                 let abort = Abort::read(frame.body)?;
-                self.fail(abort.reason.clone());
+                self.fail_at(abort.reason.clone(), Some(abort.rx_next));
                 Ok(Some(SessionEvent::Aborted(abort.reason)))
             }
             kind::ACK => self.handle_ack(frame),
+            kind::S_CLOSE_DONE => {
+                self.handle_close_done(frame)?;
+                Ok(Some(SessionEvent::PeerDone))
+            }
             _ if raw.is_ignorable() => Ok(None),
             other => Err(ProtocolError::new(Code::UNKNOWN_FRAME, format!("frame type {other:#04x} is not known here"))),
         }
@@ -94,7 +95,7 @@ impl<U> Session<U> {
         if self.accepted >= self.opens_granted {
             return Err(ProtocolError::new(Code::FLOW, "more exchanges than were granted"));
         }
-        if self.peer_closed {
+        if self.peer_closed() {
             return Err(ProtocolError::new(Code::PROTOCOL, "OPEN behind S_CLOSE"));
         }
         self.next_remote += 2;
@@ -117,6 +118,7 @@ impl<U> Session<U> {
             opener,
             held: false,
             explicit: false,
+            asked_at: NOT_ASKED,
             granted: false,
             queued: false,
             tx,

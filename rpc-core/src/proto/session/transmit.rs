@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Link, OpenCommand, Session};
 use crate::id::{ExchangeKey, Xid};
 use crate::proto::error::ExchangeFault;
-use crate::proto::exchange::{AnswerKind, Body, Exchange, OpenFields, TxState};
+use crate::proto::exchange::{AnswerKind, Body, Exchange, NOT_ASKED, OpenFields, TxState};
 use crate::proto::outbox::{Lane, Outbox, QUANTUM};
 use crate::wire::HeadBuf;
 use crate::wire::frame::{MIN_CHARGE, Open, Reset, charge, exchange_head, flag, kind, session_head};
@@ -40,13 +40,7 @@ impl<U> Session<U> {
     /// Whether data could be written, credit of the exchanges aside.
     #[inline]
     fn has_data(&self) -> bool {
-        !self.ring.is_empty() && !self.starved && self.blocked_at.is_none() || self.close_due()
-    }
-
-    /// Whether S_CLOSE is due: behind everything that is queued.
-    #[inline]
-    fn close_due(&self) -> bool {
-        self.closing && !self.close_sent && self.ring.is_empty() && self.waiting.is_empty()
+        !self.ring.is_empty() && !self.starved && self.blocked_at.is_none() || (self.is_closing() && self.close_due())
     }
 
     /// Whether at least half of the exchanges could be granted anew, or any while the peer has none left: the others may
@@ -142,6 +136,7 @@ impl<U> Session<U> {
         exchange.tx.credit.take(taken);
         exchange.tx.state = if command.more { TxState::Open } else { TxState::Done };
         exchange.xid = Some(xid);
+        exchange.asked_at = self.tx_count - 1;
         exchange.granted = true;
         if let Body::Inline(bytes) = command.body {
             exchange.tx.spare = bytes;
@@ -197,10 +192,34 @@ impl<U> Session<U> {
     /// Writes data up to a quantum while others wait, or up to a batch. The session puts itself back into the ring
     /// where more is left.
     fn transmit_data(&mut self, link: Link, out: &mut Outbox) {
-        if self.blocked_at == Some(out.credit_max()) {
-            return;
+        self.transmit_close(link, out);
+        if self.blocked_at != Some(out.credit_max()) {
+            self.blocked_at = None;
+            self.transmit_ring(link, out);
+            self.transmit_close(link, out);
         }
-        self.blocked_at = None;
+        if self.control_due && !self.control_queued {
+            // A stream that broke: its RESET follows the last of its items. Or the last word of a session that closes.
+            self.control_queued = true;
+            out.enqueue_urgent(link.slot);
+        }
+        if self.has_data() && !self.data_queued {
+            self.data_queued = true;
+            out.enqueue(link.slot);
+        }
+    }
+
+    /// S_CLOSE needs no credit: it only waits for the calls that are still to be opened.
+    fn transmit_close(&mut self, link: Link, out: &mut Outbox) {
+        if self.is_closing() && self.close_due() {
+            self.tx_count += 1;
+            out.frame(session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
+            self.write_ack(link, out);
+            self.close_written();
+        }
+    }
+
+    fn transmit_ring(&mut self, link: Link, out: &mut Outbox) {
         let limit = if out.has_competition() { QUANTUM as u64 } else { u64::MAX };
         let start = self.send.used();
         while !self.starved && !out.is_full() && self.send.used() - start < limit {
@@ -219,21 +238,6 @@ impl<U> Session<U> {
                     break;
                 }
             }
-        }
-        if self.close_due() {
-            self.close_sent = true;
-            self.tx_count += 1;
-            out.frame(session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
-            self.write_ack(link, out);
-        }
-        if self.control_due && !self.control_queued {
-            // A stream that broke: its RESET follows the last of its items.
-            self.control_queued = true;
-            out.enqueue_urgent(link.slot);
-        }
-        if self.has_data() && !self.data_queued {
-            self.data_queued = true;
-            out.enqueue(link.slot);
         }
     }
 
@@ -264,6 +268,11 @@ impl<U> Session<U> {
         if self.ack_due {
             self.ack_due = false;
             self.write_ack(link, out);
+        }
+        if self.done_due() {
+            let mut head = session_head(kind::S_CLOSE_DONE, 0, link.sid);
+            head.varint(self.done_written());
+            out.frame(head, &[], 0);
         }
     }
 
@@ -368,6 +377,9 @@ impl Writer<'_> {
         tx.credit.take(taken);
         self.write(head, body, piece.len, 0, taken);
         tx.open = None;
+        if piece.end_of_message {
+            exchange.asked_at = *self.count - 1;
+        }
         self.advance(exchange, &piece);
         Ok(())
     }
@@ -438,6 +450,9 @@ impl Writer<'_> {
                     tx.state = TxState::Done;
                 }
             } else {
+                if piece.end_of_message && exchange.asked_at == NOT_ASKED {
+                    exchange.asked_at = *self.count - 1;
+                }
                 self.advance(exchange, &piece);
             }
             if exchange.tx.state == TxState::Done {
