@@ -359,7 +359,7 @@ proptest! {
         out.open(limits.max_frame, limits.connection_window);
         let mut session: Session<()> = Session::new(if side { Side::Initiator } else { Side::Acceptor }, limits.session());
         session.granted(limits.windows());
-        session.attach(Link { slot: SessionSlot(0), sid: None, hold_back: 0 });
+        session.attach(Link { slot: SessionSlot(0), sid: None });
         let (mut keys, mut batch) = (Vec::new(), Batch::new());
         for (kind, flags, xid, body, act) in steps {
             // Most frames are of the known kinds; the rest is anything.

@@ -24,7 +24,7 @@ impl Scene {
         let session = |slot: u32| {
             let mut session = Session::new(Side::Initiator, limits.session());
             session.granted(limits.windows());
-            session.attach(Link { slot: SessionSlot(slot), sid: Some(Sid(u64::from(slot) * 2)), hold_back: 0 });
+            session.attach(Link { slot: SessionSlot(slot), sid: Some(Sid(u64::from(slot) * 2)) });
             session
         };
         Self { out, sessions: (0..sessions).map(session).collect(), output: Output::default() }

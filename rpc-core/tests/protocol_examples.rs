@@ -349,7 +349,7 @@ impl End {
 
     fn attach(&mut self, granted: Windows) {
         self.session.granted(granted);
-        self.session.attach(Link { slot: SessionSlot(0), sid: SID, hold_back: 0 });
+        self.session.attach(Link { slot: SessionSlot(0), sid: SID });
     }
 
     fn calls(&mut self, name: &str, timeout: Option<Duration>, body: &[u8], answer: AnswerKind) -> ExchangeKey {

@@ -140,8 +140,6 @@ pub struct Connection {
 
     received: u64,
     allowed: u64,
-    /// Received for sessions that are gone: credited without anyone taking it.
-    orphaned: u64,
 
     /// This side has said that it goes away, and whether the peer has answered.
     leaving: Option<Leaving>,
@@ -184,7 +182,6 @@ impl Connection {
             remote_sessions: 0,
             local_sessions: 0,
             received: 0,
-            orphaned: 0,
             leaving: None,
             peer_goes: None,
             pending: Vec::new(),
@@ -243,12 +240,6 @@ impl Connection {
         self.local_sessions
     }
 
-    /// What a session on this connection may keep of its credit: so little that all sessions which both sides may open
-    /// keep less than a quarter of the window together.
-    pub fn hold_back(&self) -> u64 {
-        self.limits.connection_window / (4 * (self.limits.sessions + self.negotiated.sessions).max(1))
-    }
-
     /// Bytes received against the connection's credit, for checks.
     pub fn received(&self) -> u64 {
         self.received
@@ -269,9 +260,6 @@ impl Connection {
         if let Some(max) = self.raise.take() {
             out.raise(max);
         }
-        if self.orphaned > 0 {
-            out.release(std::mem::take(&mut self.orphaned));
-        }
         if let Some(hello) = self.hello.take() {
             out.open(hello.max_frame, hello.connection_window);
         }
@@ -287,7 +275,7 @@ impl Connection {
     /// Whether [`flush`](Self::flush) has anything to do.
     #[inline]
     pub fn needs_flush(&self) -> bool {
-        !self.pending.is_empty() || self.raise.is_some() || self.orphaned > 0 || self.hello.is_some()
+        !self.pending.is_empty() || self.raise.is_some() || self.hello.is_some()
     }
 
     /// Bytes have arrived: the peer lives.
@@ -477,7 +465,6 @@ impl Connection {
                     return Err(ProtocolError::new(Code::PROTOCOL, format!("{sid} was never opened")).into());
                 }
                 // The session is gone, and its last frames were on their way: nobody takes them.
-                self.orphaned += frame.charge();
                 Ok(Some(ConnectionEvent::Ignored))
             }
         }

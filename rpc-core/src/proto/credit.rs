@@ -89,10 +89,10 @@ impl Grant {
         self.released += n;
     }
 
-    /// So much has been received in all.
+    /// So much has been received in all, and is done with already.
     #[inline]
-    pub const fn note_received(&mut self, received: u64) {
-        self.received = received;
+    pub const fn note_passed_on(&mut self, received: u64) {
+        (self.received, self.released) = (received, received);
     }
 
     /// Bytes received so far, as far as is known here.

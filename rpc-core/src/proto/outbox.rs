@@ -293,16 +293,11 @@ impl Outbox {
         &self.grant
     }
 
-    /// So many bytes have come over this connection in all.
+    /// So many bytes have come over this connection in all, and went on to their sessions: what those do with them is
+    /// bounded by their own credit (docs/PROTOCOL.md §7.2).
     #[inline]
     pub fn note_received(&mut self, received: u64) {
-        self.grant.note_received(received);
-    }
-
-    /// The application has taken `n` bytes that came over this connection.
-    #[inline]
-    pub fn release(&mut self, n: u64) {
-        self.grant.release(n);
+        self.grant.note_passed_on(received);
     }
 
     /// Appends a frame that takes `charge` of connection credit.
@@ -402,11 +397,11 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_announced_when_half_of_the_window_was_released() {
+    fn credit_is_announced_when_half_of_the_window_has_come() {
         let mut out = opened();
-        out.release(2047);
+        out.note_received(2047);
         assert!(out.is_quiet());
-        out.release(1);
+        out.note_received(2048);
         assert!(!out.is_quiet());
         let mut output = Output::default();
         out.swap(&mut output);

@@ -20,7 +20,7 @@ impl Bench {
         out.open(limits.max_frame, limits.connection_window);
         let mut session = Session::new(side, limits.session());
         session.granted(limits.windows());
-        session.attach(Link { slot: SessionSlot(0), sid: None, hold_back: 0 });
+        session.attach(Link { slot: SessionSlot(0), sid: None });
         Self { session, out, limits }
     }
 

@@ -2,13 +2,15 @@
 //! applications that call, stream, cancel and dawdle. No sockets, no clock: a run is a function of its seed.
 //!
 //! `SIM_SEED=n` repeats one run, `SIM_SEEDS=n` sets how many there are. Checked here, by the names of
-//! docs/PROTOCOL.md §11: E3, E9, F1, F2, F3, L2, and that no byte of one session reaches another.
+//! docs/PROTOCOL.md §11: C1, C2, C3, C5, E1, E2, E3, E9, F1, F2, F3, L2, L4, and that no byte of one session reaches
+//! another.
 
+mod ends;
 mod node;
 mod rng;
 mod world;
 
-use world::{Mutation, Plan, World};
+use world::{End, Mutation, Plan, World};
 
 fn seeds() -> Vec<u64> {
     if let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -63,6 +65,30 @@ fn eight_messages_of_maximum_size_complete_under_windows_of_one_frame() {
     run_all(Plan { giants: true, tight: true, ..Plan::default() });
 }
 
+/// L2 with calls that wait for calls back, each end sending to the other.
+#[test]
+fn calls_that_call_back_never_deadlock() {
+    run_all(Plan { both_ways: true, ..Plan::default() });
+    run_all(Plan { both_ways: true, tight: true, ..Plan::default() });
+}
+
+/// C1, C2, C3, C5, E2, L4: however it ends, every call has one outcome, and no outcome promises too much.
+#[test]
+fn every_end_leaves_every_call_served_or_classified() {
+    for end in End::ALL {
+        run_all(Plan { end: Some(end), ..Plan::default() });
+        run_all(Plan { end: Some(end), both_ways: true, ..Plan::default() });
+    }
+}
+
+#[test]
+fn every_end_holds_under_the_smallest_windows_and_impatience() {
+    for end in End::ALL {
+        run_all(Plan { end: Some(end), tight: true, ..Plan::default() });
+        run_all(Plan { end: Some(end), impatient: true, ..Plan::default() });
+    }
+}
+
 #[test]
 fn the_same_seed_runs_the_same_way() {
     let plan = Plan { impatient: true, ..Plan::default() };
@@ -77,8 +103,7 @@ fn the_same_seed_runs_the_same_way() {
 #[test]
 fn every_mutation_is_noticed() {
     for mutation in Mutation::ALL {
-        let plan = Plan { mutation: Some(mutation), ..Plan::default() };
-        let noticed = (0..20).any(|seed| World::new(seed, plan).run().is_err());
+        let noticed = (0..20).any(|seed| World::new(seed, mutation.plan()).run().is_err());
         assert!(noticed, "{mutation:?} went unnoticed");
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Attached {
     pub(crate) core: Session<User>,
     pub(crate) sid: Sid,
     pub(crate) live: bool,
+    /// It has ended, and is on no connection any more.
+    pub(crate) over: bool,
 }
 
 /// What happened in a session, for the applications of the world.
@@ -60,7 +62,16 @@ impl Node {
     pub(crate) fn open(&mut self, index: usize, core: Session<User>, name: &str) {
         let open = SessionOpen { service: name.into(), fingerprint: 0, codecs: vec![1], windows: self.limits.windows() };
         let sid = self.connection.open(SessionSlot(index as u32), &open).expect("the mode allows it");
-        self.sessions.insert(index, Attached { core, sid, live: false });
+        self.sessions.insert(index, Attached { core, sid, live: false, over: false });
+    }
+
+    /// A session is over: its alias leads nowhere, and what it held is given back.
+    pub(crate) fn forget(&mut self, index: usize) {
+        let attached = self.sessions.get_mut(&index).expect("the session is here");
+        if !std::mem::replace(&mut attached.over, true) {
+            self.connection.forget(attached.sid);
+            attached.core.detach();
+        }
     }
 
     pub(crate) fn session(&mut self, index: usize) -> &mut Session<User> {
@@ -112,15 +123,14 @@ impl Node {
                     let slot = SessionSlot(index as u32);
                     let accept = SessionAccept { codec: 1, windows: self.limits.windows(), methods: None };
                     self.connection.accept(sid, slot, &accept);
-                    core.attach(Link { slot, sid: self.connection.on_wire(sid), hold_back: self.connection.hold_back() });
-                    self.sessions.insert(index, Attached { core, sid, live: true });
+                    core.attach(Link { slot, sid: self.connection.on_wire(sid) });
+                    self.sessions.insert(index, Attached { core, sid, live: true, over: false });
                 }
                 Some(ConnectionEvent::SessionAccepted { slot, accept }) => {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("it was opened");
                     attached.core.granted(accept.windows);
-                    let hold_back = self.connection.hold_back();
-                    attached.core.attach(Link { slot, sid: self.connection.on_wire(attached.sid), hold_back });
+                    attached.core.attach(Link { slot, sid: self.connection.on_wire(attached.sid) });
                     attached.live = true;
                     attached.core.flush(&mut self.out);
                 }
@@ -133,7 +143,12 @@ impl Node {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("aliases lead to sessions");
                     match attached.core.handle_frame(&frame, now, || u64::MAX) {
-                        Ok(event) => self.events.extend(event.map(|event| Event::Session(index, event))),
+                        Ok(event) => {
+                            if matches!(event, Some(SessionEvent::Aborted(_))) {
+                                self.connection.forget(attached.sid);
+                            }
+                            self.events.extend(event.map(|event| Event::Session(index, event)));
+                        }
                         Err(error) => return Err(error.into()),
                     }
                     attached.core.flush(&mut self.out);
@@ -182,7 +197,8 @@ impl Node {
     }
 
     /// Bytes that this end received and did not release, at the connection.
-    pub(crate) fn held(&self) -> u64 {
+    pub(crate) fn held(&mut self) -> u64 {
+        self.connection.flush(&mut self.out);
         self.connection.received() - self.out.grant().released()
     }
 }

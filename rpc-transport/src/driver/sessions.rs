@@ -22,7 +22,7 @@ const LIST_ROOM: usize = 256;
 
 impl Driver {
     pub(super) fn link_of(&self, slot: SessionSlot, sid: Sid) -> Place {
-        Place { slot, sid: self.connection.on_wire(sid), hold_back: self.connection.hold_back() }
+        Place { slot, sid: self.connection.on_wire(sid) }
     }
 
     pub(super) fn place(&mut self, entry: Entry) -> SessionSlot {
@@ -173,8 +173,7 @@ impl Driver {
     pub(super) fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
         let Some(entry) = self.sessions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
         self.free.push(slot.0);
-        let held = entry.state.lock().proto.detach();
-        self.link.lock().out.release(held);
+        entry.state.lock().proto.detach();
         if let Some(opening) = entry.opening {
             let rejected = || OpenError::Rejected { reason: reason.clone(), codecs: Vec::new() };
             let _ = opening.send(Err(error.unwrap_or_else(rejected)));

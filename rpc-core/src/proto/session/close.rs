@@ -75,7 +75,7 @@ impl<U> Session<U> {
         let unopened = |key: &ExchangeKey| {
             self.exchanges.get(*key).is_some_and(|exchange| exchange.tx.open.is_some() && exchange.xid.is_none())
         };
-        self.ring.iter().chain(&self.waiting).any(unopened)
+        self.ring.iter().chain(&self.parked).chain(&self.waiting).any(unopened)
     }
 
     /// S_CLOSE was written.
@@ -159,6 +159,7 @@ impl<U> Session<U> {
         }
         self.failed = Some(reason);
         self.ring.clear();
+        self.parked.clear();
         self.waiting.clear();
         self.stops.clear();
         self.announces.clear();

@@ -41,9 +41,6 @@ pub struct Link {
     pub slot: SessionSlot,
     /// Its alias on the wire; `None` where it has the connection alone.
     pub sid: Option<Sid>,
-    /// Bytes of connection credit that the session may keep until it has something else to say;
-    /// [`Connection::hold_back`](crate::proto::Connection::hold_back) tells.
-    pub hold_back: u64,
 }
 
 /// What an exchange is opened with.
@@ -159,13 +156,8 @@ pub struct Session<U> {
 
     send: SendCredit,
     recv: RecvCredit,
-    /// The session is out of credit: its ring waits for MAX_SESSION.
-    starved: bool,
-    /// Bytes to be credited to the connection that they came over.
-    conn_release: u64,
-    hold_back: u64,
-    /// Bytes held that came over earlier connections: their credit is nobody's any more.
-    stale: u64,
+    /// Exchanges that wait for MAX_SESSION.
+    parked: VecDeque<ExchangeKey>,
 
     opens_max: u64,
     opened: u64,
@@ -211,10 +203,7 @@ impl<U> Session<U> {
             next_deadline: None,
             send: SendCredit::new(0),
             recv: RecvCredit::new(config.windows.session),
-            starved: false,
-            conn_release: 0,
-            hold_back: 0,
-            stale: 0,
+            parked: VecDeque::new(),
             opens_max: 0,
             opened: 0,
             opens_granted: config.windows.exchanges,
@@ -239,17 +228,13 @@ impl<U> Session<U> {
 
     /// Attaches the session to a connection. What is queued goes out with the next [`flush`](Self::flush).
     pub fn attach(&mut self, link: Link) {
-        self.hold_back = link.hold_back;
         self.link = Some(link);
     }
 
-    /// Detaches the session from its connection: nothing it held is owed to that connection any more. Returns the
-    /// bytes to be released there, should the connection live on.
-    pub fn detach(&mut self) -> u64 {
+    /// Detaches the session from its connection.
+    pub fn detach(&mut self) {
         self.link = None;
         (self.control_queued, self.data_queued, self.blocked_at, self.stamp_wanted) = (false, false, None, false);
-        self.stale = self.recv.held();
-        std::mem::take(&mut self.conn_release) + self.stale
     }
 
     /// Where it is attached.
@@ -270,11 +255,6 @@ impl<U> Session<U> {
     /// Bytes received and not yet released, for checks: zero when nothing is live.
     pub fn held(&self) -> u64 {
         self.recv.held()
-    }
-
-    /// Bytes taken by the application that the connection has not been credited for yet, for checks.
-    pub fn held_back(&self) -> u64 {
-        self.conn_release
     }
 
     /// Session credit for sending, in bytes, for checks.
@@ -329,14 +309,11 @@ impl<U> Session<U> {
         }
     }
 
-    /// Gives credit of session and connection back.
+    /// Gives the session's credit back.
     #[inline]
     fn release_shared(&mut self, n: u64) {
         self.recv.release(n);
         self.control_due |= self.recv.is_due();
-        let stale = n.min(self.stale);
-        self.stale -= stale;
-        self.conn_release += n - stale;
     }
 
     /// Removes the exchange if both directions are over and nobody holds it.

@@ -510,7 +510,7 @@ impl<U> Session<U> {
     fn handle_max_session(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
         let [data, exchanges] = read_varints(frame.body, ["the session's maximum", "the number of exchanges"])?;
         if self.send.raise(data) {
-            self.starved = false;
+            self.parked.drain(..).rev().for_each(|key| self.ring.push_front(key));
         }
         if exchanges > self.opens_max {
             self.opens_max = exchanges;

@@ -30,7 +30,7 @@ enum Turn {
     Again,
     /// It waits for MAX_STREAM, out of the ring.
     Stream,
-    /// The whole session waits for MAX_SESSION.
+    /// It waits for MAX_SESSION, out of the ring.
     Session,
     /// The whole session waits for MAX_CONN_DATA.
     Connection,
@@ -40,7 +40,7 @@ impl<U> Session<U> {
     /// Whether data could be written, credit of the exchanges aside.
     #[inline]
     fn has_data(&self) -> bool {
-        !self.ring.is_empty() && !self.starved && self.blocked_at.is_none() || (self.is_closing() && self.close_due())
+        !self.ring.is_empty() && self.blocked_at.is_none() || (self.is_closing() && self.close_due())
     }
 
     /// Whether at least half of the exchanges could be granted anew, or any while the peer has none left: the others may
@@ -57,9 +57,6 @@ impl<U> Session<U> {
     #[inline]
     pub fn flush(&mut self, out: &mut Outbox) {
         let Some(link) = self.link else { return };
-        if self.conn_release > 0 {
-            out.release(std::mem::take(&mut self.conn_release));
-        }
         if !self.unstamped.is_empty() && !self.stamp_wanted {
             self.stamp_wanted = true;
             out.needs_stamp(link.slot);
@@ -82,12 +79,10 @@ impl<U> Session<U> {
         }
     }
 
-    /// Whether [`flush`](Self::flush) has anything to do that cannot wait for the next one. Small amounts of connection
-    /// credit can: what all sessions of a connection hold back together stays below a quarter of its window.
+    /// Whether [`flush`](Self::flush) has anything to do.
     #[inline]
     pub fn needs_flush(&self) -> bool {
-        self.conn_release > self.hold_back
-            || (!self.unstamped.is_empty() && !self.stamp_wanted)
+        (!self.unstamped.is_empty() && !self.stamp_wanted)
             || (!self.control_queued && self.control_due)
             || (!self.data_queued && self.has_data())
     }
@@ -222,15 +217,12 @@ impl<U> Session<U> {
     fn transmit_ring(&mut self, link: Link, out: &mut Outbox) {
         let limit = if out.has_competition() { QUANTUM as u64 } else { u64::MAX };
         let start = self.send.used();
-        while !self.starved && !out.is_full() && self.send.used() - start < limit {
+        while !out.is_full() && self.send.used() - start < limit {
             let Some(key) = self.ring.pop_front() else { break };
             match self.transmit_exchange(key, link, out) {
                 Turn::Drained | Turn::Stream => {}
                 Turn::Again => self.ring.push_back(key),
-                Turn::Session => {
-                    self.starved = true;
-                    self.ring.push_front(key);
-                }
+                Turn::Session => self.parked.push_back(key),
                 Turn::Connection => {
                     self.blocked_at = Some(out.credit_max());
                     self.ring.push_front(key);
@@ -294,6 +286,7 @@ impl<U> Session<U> {
             sid: link.sid,
             limit: if competition { frame_limit.min(QUANTUM) } else { frame_limit },
             session: &mut self.send,
+            reserve: self.peer.session / 4,
             count: &mut self.tx_count,
             out,
         };
@@ -341,6 +334,8 @@ struct Writer<'a> {
     /// The longest body of a frame in this turn.
     limit: usize,
     session: &'a mut super::SendCredit,
+    /// Session credit that items leave to calls and answers: streams that nobody reads must not hold those up.
+    reserve: u64,
     count: &'a mut u64,
     out: &'a mut Outbox,
 }
@@ -363,7 +358,7 @@ impl Writer<'_> {
         let message = body.as_slice();
         let timeout_ms = timeout_ms.map(u64::from);
         let fields = varint::len(method.into()) + timeout_ms.map_or(0, |ms| 1 + varint::len(ms));
-        let piece = self.piece(fields, message.len(), 0, tx.credit.available())?;
+        let piece = self.piece(fields, message.len(), 0, tx.credit.available(), 0)?;
         let ends = piece.end_of_message && tx.state == TxState::Ending;
         let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
         flags |= if ends { flag::END } else { 0 };
@@ -413,7 +408,8 @@ impl Writer<'_> {
                 return Turn::Again;
             }
             let (total, written) = (message.len(), tx.written);
-            let piece = match self.piece(0, total - written, written, tx.credit.available()) {
+            let reserve = if from_items { self.reserve } else { 0 };
+            let piece = match self.piece(0, total - written, written, tx.credit.available(), reserve) {
                 Ok(piece) => piece,
                 Err(turn) => return turn,
             };
@@ -463,7 +459,7 @@ impl Writer<'_> {
 
     /// END by itself: the last item was written before it was known to be the last.
     fn end<U>(&mut self, exchange: &mut Exchange<U>, xid: Xid) -> Turn {
-        if let Some(turn) = self.lacks(MIN_CHARGE, exchange.tx.credit.available()) {
+        if let Some(turn) = self.lacks(MIN_CHARGE, exchange.tx.credit.available(), self.session.available()) {
             return turn;
         }
         exchange.tx.credit.take(MIN_CHARGE);
@@ -475,8 +471,9 @@ impl Writer<'_> {
     }
 
     /// How much of a message can go into a frame with `fields` bytes of other fields.
-    fn piece(&self, fields: usize, remaining: usize, written: usize, stream: u64) -> Result<Piece, Turn> {
-        let credit = stream.min(self.session.available()).min(self.out.credit());
+    fn piece(&self, fields: usize, remaining: usize, written: usize, stream: u64, reserve: u64) -> Result<Piece, Turn> {
+        let session = self.session.available().saturating_sub(reserve);
+        let credit = stream.min(session).min(self.out.credit());
         let whole = charge(fields + remaining);
         if whole <= credit && fields + remaining <= self.limit {
             return Ok(Piece { len: remaining, first_of_many: false, end_of_message: true });
@@ -486,7 +483,7 @@ impl Writer<'_> {
         let fields = fields + if first_of_many { varint::len(remaining as u64) } else { 0 };
         // Every piece but the last has at least 16 bytes, so that what a message is charged stays close to its length.
         let least = (fields + remaining.min(MIN_CHARGE as usize)) as u64;
-        if let Some(turn) = self.lacks(least.max(MIN_CHARGE), stream) {
+        if let Some(turn) = self.lacks(least.max(MIN_CHARGE), stream, session) {
             return Err(turn);
         }
         let room = self.limit.min(usize::try_from(credit).unwrap_or(usize::MAX)) - fields;
@@ -499,10 +496,10 @@ impl Writer<'_> {
     }
 
     /// Which credit has less than `need`, innermost first.
-    fn lacks(&self, need: u64, stream: u64) -> Option<Turn> {
+    fn lacks(&self, need: u64, stream: u64, session: u64) -> Option<Turn> {
         if stream < need {
             Some(Turn::Stream)
-        } else if self.session.available() < need {
+        } else if session < need {
             Some(Turn::Session)
         } else if self.out.credit() < need {
             Some(Turn::Connection)
