@@ -268,7 +268,12 @@ impl Connection {
             if matches!(head.kind(), kind::HELLO | kind::HELLO_ACK | kind::HELLO_REJECT) {
                 out.preface(&PREFACE);
             }
-            out.control(head, &body);
+            if matches!(head.kind(), kind::S_OPEN | kind::GOAWAY_ACK) {
+                // Behind the last word of the session whose place it takes, and behind the sessions that it counts.
+                out.last(head, &body);
+            } else {
+                out.control(head, &body);
+            }
         }
     }
 

@@ -158,7 +158,7 @@ impl Outbox {
         self.control.extend_from_slice(body);
     }
 
-    /// Appends a frame behind everything that waits: the last one of a connection.
+    /// Appends a frame behind everything that waits: where the order of sessions and connection matters.
     pub fn last(&mut self, mut head: HeadBuf, body: &[u8]) {
         self.output.bytes.extend_from_slice(head.finish(body.len()));
         self.output.bytes.extend_from_slice(body);

@@ -294,7 +294,7 @@ impl Driver {
         self.wakers.drain(..).for_each(Waker::wake);
         let reason = error.reason();
         if *error == ConnectionError::Closed && self.connection.is_open() {
-            self.abort_callers(&reason);
+            self.abort_callers();
         }
         for slot in 0..self.sessions.len() as u32 {
             self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());

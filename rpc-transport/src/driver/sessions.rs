@@ -160,11 +160,13 @@ impl Driver {
 
     /// The connection ends while the peer waits for answers: it is told how far its calls have come, so that it knows
     /// which of them cannot have run.
-    pub(super) fn abort_callers(&mut self, reason: &Reason) {
+    pub(super) fn abort_callers(&mut self) {
+        let text =
+            if self.draining.is_some() { "the peer went away, and its time is up" } else { "the peer closed the connection" };
         for entry in self.sessions.iter().flatten().filter(|entry| entry.offered.is_some()) {
             let mut core = entry.state.lock();
             if core.proto.live() > 0 {
-                let abort = core.proto.abort(reason.clone());
+                let abort = core.proto.abort(Reason::new(Code::CLOSED, text));
                 self.connection.abort_last(entry.sid, &abort, &mut self.link.lock().out);
             }
         }
