@@ -31,9 +31,43 @@
 //! | call it | [`connect`], [`Connection`], [`local`], [`Call`] |
 //! | end it | [`Session::close`], [`Server::drain_on`], [`Connection::drain`] |
 //! | bound what peers may do | [`Limits`] |
+//! | choose what messages look like | [`Codec`], [`ConnectionBuilder::codecs`], [`ServerBuilder::codecs`] |
+//!
+//! # Codecs
+//!
+//! Messages are postcard. With the feature `json` they can be JSON, for a whole connection or for one session of it; what
+//! JSON cannot express is listed at [`Codec`].
+//!
+//! ```
+//! use rpc::{Codec, Connection, Server};
+//! # #[rpc::service]
+//! # pub trait Greeter {
+//! #     async fn greet(&self, name: &str) -> rpc::Result<String>;
+//! # }
+//! # struct Polite;
+//! # impl Greeter for Polite {
+//! #     async fn greet(&self, name: &str) -> rpc::Result<String> {
+//! #         Ok(format!("Good day, {name}."))
+//! #     }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().service(GreeterServer::new(Polite)).listen("tcp://127.0.0.1:0").await?;
+//!
+//! // By order of preference; the server has both.
+//! let connection = Connection::builder().codecs([Codec::Json, Codec::Postcard]).open(server.endpoint()).await?;
+//! let greeter: GreeterClient = connection.session().open().await?;
+//! assert_eq!(greeter.greet("\"Ada\"").await?, "Good day, \"Ada\".");
+//!
+//! // One session in another codec than its neighbours.
+//! let compact: GreeterClient = connection.session().codec(Codec::Postcard).open().await?;
+//! assert_eq!(compact.greet("Ada").await?, "Good day, Ada.");
+//! # Ok(())
+//! # }
+//! ```
 
 pub use rpc_core::code::Code;
-pub use rpc_core::codec::DecodeLimits;
+pub use rpc_core::codec::{Codec, DecodeLimits};
 pub use rpc_core::context::{Context, Peer};
 pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
 pub use rpc_core::status::{AppError, Error, Fault, FaultKind, Never, OrApp, Result, ResultExt};

@@ -11,9 +11,9 @@ use std::process::Command;
 
 /// Lowest first. Rooms of one floor do not import each other.
 const CORE: &[&[&str]] = &[
-    &["code", "id", "pool", "codec", "wire", "proto"],
+    &["code", "id", "pool", "codec", "codec/samples", "wire", "proto"],
     &["codec/limit", "codec/wire", "context", "wire/varint"],
-    &["codec/postcard", "wire/header"],
+    &["codec/json", "codec/postcard", "wire/header"],
     &["wire/frame"],
     &["wire/hello"],
     &["proto/batch", "proto/config", "proto/credit", "proto/error", "proto/table", "proto/time"],

@@ -150,10 +150,20 @@ fn a_handshake_that_does_not_fit_is_refused_with_its_reason() {
         let bytes = acceptor.written();
         let mut initiator = Acceptor::with(handshake(Side::Initiator, hello.mode, &[], &[7]), Limits::default());
         match initiator.feed(&bytes) {
-            Err(ConnectionError::Rejected { reason, codecs }) => assert_eq!((reason.code, codecs), (code, vec![1])),
+            Err(ConnectionError::Rejected { reason, ours, theirs }) => {
+                assert_eq!((reason.code, ours, theirs), (code, vec![7], vec![1]));
+            }
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn common_codecs_keep_the_initiators_order_and_stand_there_once() {
+    let codecs = [9, 2].into_iter().chain(std::iter::repeat_n(1, 2000)).chain([2]).collect();
+    let mut acceptor = Acceptor::with(handshake(Side::Acceptor, Mode::Multi, &[Mode::Multi], &[1, 2]), Limits::default());
+    acceptor.feed(&greeting(&Hello { codecs, ..hello() })).unwrap();
+    assert_eq!(acceptor.connection.negotiated().codecs, [2, 1]);
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn hellos_say_what_the_text_says() {
     }
     let reject = with_frame("hello-reject", Mode::Multi, |frame| Reject::read(frame.body).unwrap());
     assert_eq!((reject.reason.code, &reject.codecs[..]), (Code::NO_CODEC, &[1][..]));
+    assert_eq!(reject.reason.text, rpc_core::codec::nothing_in_common(&[2], &[1]));
     assert_eq!(frame_of(HeadBuf::new(kind::HELLO_REJECT, 0), &written(|out| reject.write(out))), block("hello-reject"));
 }
 
@@ -176,8 +177,9 @@ fn opens_carry_method_options_and_arguments() {
     let method = |name| u64::from(rank(name));
     let plain = |name| Open { method: method(name), timeout_ms: None, total: None };
     let (whole, string) = (flag::EOM | flag::END, b"\x03key".to_vec());
-    let examples: [OpenExample; 6] = [
+    let examples: [OpenExample; 7] = [
         ("open-get", SID, 0, whole, plain("get"), string.clone()),
+        ("open-get-json", SID, 0, whole, plain("get"), b"[\"key\"]".to_vec()),
         ("open-get-single", None, 0, whole, plain("get"), string.clone()),
         ("open-put", SID, 2, whole | flag::EXT, Open { timeout_ms: Some(50), ..plain("put") }, b"\x03key\x05value".to_vec()),
         ("open-log", SID, 4, whole | flag::ONEWAY, plain("log"), b"\x02hi".to_vec()),
@@ -202,6 +204,9 @@ fn data_carries_answers_errors_items_and_pieces() {
         ("data-get", 0, flag::EOM | flag::END, b"\x01\x05value".to_vec(), 16),
         ("data-put-error", 2, flag::EOM | flag::END | flag::ERR, vec![1], 16),
         ("data-watch-items", 6, flag::EOM, b"\x02k1".to_vec(), 16),
+        ("data-get-json", 0, flag::EOM | flag::END, b"\"value\"".to_vec(), 16),
+        ("data-put-error-json", 2, flag::EOM | flag::END | flag::ERR, b"\"Full\"".to_vec(), 16),
+        ("data-watch-items-json", 6, flag::EOM, b"\"k1\"".to_vec(), 16),
         ("data-watch-end", 6, flag::END, Vec::new(), 16),
         ("data-pieces", 8, flag::EOM | flag::END, vec![0x61; 155], 155),
     ] {
@@ -211,6 +216,37 @@ fn data_carries_answers_errors_items_and_pieces() {
         });
         assert_eq!(frame_of(exchange_head(kind::DATA, flags, SID, Xid(xid)), &body), block(label), "{label}");
     }
+}
+
+/// The same values in each codec, and each as the encoder writes it.
+#[cfg(feature = "json")]
+#[test]
+fn messages_in_json_are_those_in_postcard() {
+    use rpc_core::codec::Codec;
+    use serde::{Serialize, de::DeserializeOwned};
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    enum PutError {
+        ReadOnly,
+        Full,
+    }
+
+    #[track_caller]
+    fn is<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(label: &str, value: &T) {
+        for (label, codec) in [(label.to_owned(), Codec::Postcard), (format!("{label}-json"), Codec::Json)] {
+            let message = with_frame(&label, Mode::Multi, |frame| match frame.kind {
+                kind::OPEN => Open::read(&frame).unwrap().1.to_vec(),
+                _ => frame.body.to_vec(),
+            });
+            assert_eq!(&codec.decode::<T>(&message, None).unwrap(), value, "{label}");
+            assert_eq!(written(|out| codec.encode(value, out).unwrap()), message, "{label}");
+        }
+    }
+
+    is("open-get", &(String::from("key"),));
+    is("data-get", &Some(String::from("value")));
+    is("data-watch-items", &String::from("k1"));
+    is("data-put-error", &PutError::Full);
 }
 
 #[test]

@@ -61,7 +61,8 @@ impl Connection {
 
     /// A connection with other than the default settings.
     pub fn builder() -> ConnectionBuilder {
-        ConnectionBuilder { limits: Limits::default(), mode: Mode::Multi, services: Vec::new() }
+        let (limits, codecs) = (Limits::default(), Codec::ALL.to_vec());
+        ConnectionBuilder { limits, mode: Mode::Multi, codecs, services: Vec::new() }
     }
 
     /// The connection that a session is on; `None` if the session is over. A handler calls its caller's services with it:
@@ -82,7 +83,8 @@ impl Connection {
 
     /// A session to be opened on this connection.
     pub fn session(&self) -> SessionBuilder {
-        SessionBuilder::new(Arc::clone(&self.guard), self.guard.link().limits.clone())
+        let Link { limits, codecs, .. } = &**self.guard.link();
+        SessionBuilder::new(Arc::clone(&self.guard), limits.clone(), codecs.clone())
     }
 
     /// The other end's address, in the form of an endpoint.
@@ -123,8 +125,9 @@ impl Connection {
 
 impl fmt::Debug for ConnectionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limits, mode, services } = self;
-        f.debug_struct("ConnectionBuilder").field("limits", limits).field("mode", mode).field("services", services).finish()
+        let Self { limits, mode, codecs, services } = self;
+        let mut builder = f.debug_struct("ConnectionBuilder");
+        builder.field("limits", limits).field("mode", mode).field("codecs", codecs).field("services", services).finish()
     }
 }
 
@@ -140,6 +143,7 @@ impl fmt::Debug for Connection {
 pub struct ConnectionBuilder {
     limits: Limits,
     mode: Mode,
+    codecs: Vec<Codec>,
     services: Vec<Offer>,
 }
 
@@ -170,11 +174,20 @@ impl ConnectionBuilder {
         self
     }
 
+    /// What the messages of this connection's sessions may be encoded in, the preferred codec first. Without it, all that
+    /// are built in, postcard first. A session has the first of them that the server has too; see also
+    /// [`SessionBuilder::codec`].
+    pub fn codecs(mut self, codecs: impl IntoIterator<Item = Codec>) -> Self {
+        self.codecs = codecs.into_iter().collect();
+        self
+    }
+
     /// Connects and shakes hands.
     ///
     /// # Errors
     /// [`OpenError::Endpoint`] and [`OpenError::Config`] for what this side got wrong, [`OpenError::Unreachable`] if
-    /// nobody answers, [`OpenError::Connection`] if the handshake fails.
+    /// nobody answers, [`OpenError::Connection`] if the handshake fails, for example with
+    /// [`ConnectionError::Rejected`] where the sides have no codec in common.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -183,6 +196,7 @@ impl ConnectionBuilder {
     /// Dropping the future gives the connection up.
     pub async fn open(self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
         self.limits.check().map_err(OpenError::Config)?;
+        let offer = Codec::offer("ConnectionBuilder::codecs", &self.codecs).map_err(OpenError::Config)?;
         let services = Services::new(self.services).map_err(OpenError::Config)?;
         if self.mode == Mode::Single && !services.is_empty() {
             let text = "in single-session mode the server opens no sessions, so it could not call a service of this side: \
@@ -205,15 +219,10 @@ impl ConnectionBuilder {
         };
         let Connected { io, peer } = connected.map_err(unreachable)?;
         let runtime = Handle::current();
-        let link = Link::new(&peer, self.limits, runtime.clone());
+        let link = Link::new(&peer, self.limits, self.codecs, runtime.clone());
         let guard = Guard::new(Arc::clone(&link), true);
         let (told, connected) = oneshot::channel();
-        let handshake = Handshake {
-            side: Side::Initiator,
-            mode: self.mode,
-            modes: Vec::new(),
-            codecs: Codec::ALL.iter().map(|codec| codec.wire_id()).collect(),
-        };
+        let handshake = Handshake { side: Side::Initiator, mode: self.mode, modes: Vec::new(), codecs: offer };
         let start = Start { handshake, services: Arc::new(services), connected: Some(told) };
         runtime.spawn(Driver::new(io, start, link).run());
         connected.await.unwrap_or(Err(ConnectionError::Closed))?;

@@ -2,6 +2,7 @@
 
 use rpc_core::code::Code;
 use rpc_core::proto::ConnectionError;
+use rpc_core::proto::error::refusal;
 use rpc_core::status::Fault;
 use rpc_core::wire::frame::Reason;
 
@@ -14,7 +15,7 @@ pub enum OpenError {
     /// The endpoint makes no sense.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// Limits that do not fit together; the sentence names the limit and the fix.
+    /// Limits or codecs that do not fit together; the sentence names the argument and the fix.
     #[error("{0}")]
     Config(String),
     /// Nobody answers at the endpoint.
@@ -31,16 +32,33 @@ pub enum OpenError {
     #[error("{0}")]
     Connection(#[from] ConnectionError),
     /// The peer refused the session.
-    #[error("the peer refused the session: {reason}")]
+    #[error("the peer refused the session: {}", refusal(.reason, .ours, .theirs))]
     Rejected {
         /// Code and words of the peer.
         reason: Reason,
-        /// The codecs that the peer would accept, by number.
-        codecs: Vec<u8>,
+        /// The codecs that this side offered for the session, by number. Empty where the codec was not the reason.
+        ours: Vec<u8>,
+        /// The codecs that the peer would accept on this connection, by number. Empty where it did not say so.
+        theirs: Vec<u8>,
     },
 }
 
 impl OpenError {
+    /// A session that is not opened for a reason that has nothing to do with codecs.
+    pub(crate) fn rejected(reason: Reason) -> Self {
+        Self::Rejected { reason, ours: Vec::new(), theirs: Vec::new() }
+    }
+
+    /// The same error, with what had been offered if that was the reason.
+    pub(crate) fn having_offered(mut self, codecs: &[u8]) -> Self {
+        if let Self::Rejected { reason, ours, .. } = &mut self
+            && reason.code == Code::NO_CODEC
+        {
+            codecs.clone_into(ours);
+        }
+        self
+    }
+
     /// The protocol's code for the refusal, where the peer gave one.
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -65,7 +83,7 @@ pub enum ServeError {
     /// The endpoint makes no sense.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// Limits or services that do not fit together; the sentence names the fix.
+    /// Limits, codecs or services that do not fit together; the sentence names the fix.
     #[error("{0}")]
     Config(String),
     /// The endpoint cannot be listened on.

@@ -50,8 +50,8 @@ enum Stop {
 impl Server {
     /// A server to be set up.
     pub fn builder() -> ServerBuilder {
-        let modes = vec![Mode::Single, Mode::Multi];
-        ServerBuilder { services: Vec::new(), limits: Limits::default(), modes, on_connection: None }
+        let (limits, modes, codecs) = (Limits::default(), vec![Mode::Single, Mode::Multi], Codec::ALL.to_vec());
+        ServerBuilder { services: Vec::new(), limits, modes, codecs, on_connection: None }
     }
 
     /// Where it listens, with the port that was bound.
@@ -132,6 +132,7 @@ pub struct ServerBuilder {
     services: Vec<Offer>,
     limits: Limits,
     modes: Vec<Mode>,
+    codecs: Vec<Codec>,
     on_connection: Option<OnConnection>,
 }
 
@@ -177,6 +178,13 @@ impl ServerBuilder {
         self
     }
 
+    /// What messages may be encoded in. Without it, all codecs that are built in. The order is what a refused client is
+    /// shown; which codec a session has, its client prefers.
+    pub fn codecs(mut self, codecs: impl IntoIterator<Item = Codec>) -> Self {
+        self.codecs = codecs.into_iter().collect();
+        self
+    }
+
     /// Starts to listen and serve. Port 0 takes any free port; [`Server::endpoint`] tells which.
     ///
     /// # Errors
@@ -190,14 +198,15 @@ impl ServerBuilder {
     /// Dropping the future starts nothing.
     pub async fn listen(self, endpoint: impl ToEndpoint) -> Result<Server, ServeError> {
         self.limits.check().map_err(ServeError::Config)?;
+        let offer = Codec::offer("ServerBuilder::codecs", &self.codecs).map_err(ServeError::Config)?;
         let services = Arc::new(Services::new(self.services).map_err(ServeError::Config)?);
         let endpoint = endpoint.to_endpoint()?;
         let listener = Listener::open(&endpoint).await;
         let (listener, endpoint) = listener.map_err(|source| ServeError::Listen { endpoint, source })?;
         let (stop, stopped) = watch::channel(Stop::Serve);
-        let Self { limits, modes, on_connection, .. } = self;
+        let Self { limits, modes, codecs, on_connection, .. } = self;
         let drain = limits.drain;
-        let acceptor = Acceptor { services, limits, modes, on_connection, links: Mutex::default() };
+        let acceptor = Acceptor { services, limits, modes, codecs, offer, on_connection, links: Mutex::default() };
         let accepting = Some(tokio::spawn(acceptor.run(listener, stopped)));
         Ok(Server { endpoint, stop, accepting, drain })
     }
@@ -243,6 +252,9 @@ struct Acceptor {
     services: Arc<Services>,
     limits: Limits,
     modes: Vec<Mode>,
+    codecs: Vec<Codec>,
+    /// The same by number.
+    offer: Vec<u8>,
     on_connection: Option<OnConnection>,
     links: Mutex<Vec<Weak<Link>>>,
 }
@@ -302,14 +314,14 @@ impl Acceptor {
     }
 
     fn serve(&self, Connected { io, peer }: Connected) -> impl Future<Output = u64> + use<> {
-        let link = Link::new(&peer, self.limits.clone(), Handle::current());
+        let link = Link::new(&peer, self.limits.clone(), self.codecs.clone(), Handle::current());
         let mut links = lock(&self.links);
         if links.len() == links.capacity() {
             links.retain(|link| link.strong_count() > 0);
         }
         links.push(Arc::downgrade(&link));
-        let codecs = Codec::ALL.iter().map(|codec| codec.wire_id()).collect();
-        let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes: self.modes.clone(), codecs };
+        let (modes, codecs) = (self.modes.clone(), self.offer.clone());
+        let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes, codecs };
         let services = Arc::clone(&self.services);
         let connected = self.on_connection.as_ref().map(|tell| self.announce(Arc::clone(tell), Arc::clone(&link)));
         let start = Start { handshake, services, connected };

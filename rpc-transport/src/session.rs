@@ -28,11 +28,14 @@ pub struct SessionBuilder {
     guard: Arc<Guard>,
     limits: Limits,
     trusted: bool,
+    /// What the connection offers.
+    codecs: Vec<Codec>,
+    codec: Option<Codec>,
 }
 
 impl SessionBuilder {
-    pub(crate) fn new(guard: Arc<Guard>, limits: Limits) -> Self {
-        Self { guard, limits, trusted: false }
+    pub(crate) fn new(guard: Arc<Guard>, limits: Limits, codecs: Vec<Codec>) -> Self {
+        Self { guard, limits, trusted: false, codecs, codec: None }
     }
 
     /// How many bytes the peer may send ahead of the application, in the session and on each of its streams. At least
@@ -50,22 +53,40 @@ impl SessionBuilder {
         self
     }
 
+    /// Offers this codec alone for the session, instead of all those of the connection.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
+    fn offer(&self) -> Result<Vec<u8>, String> {
+        match self.codec {
+            Some(codec) if !self.codecs.contains(&codec) => Err(format!(
+                "SessionBuilder::codec is {codec}, which the connection does not offer; add it to ConnectionBuilder::codecs"
+            )),
+            Some(codec) => Ok(vec![codec.wire_id()]),
+            None => Ok(self.codecs.iter().map(|codec| codec.wire_id()).collect()),
+        }
+    }
+
     /// Opens the session with the service that `C` is the client of. One round trip.
     ///
     /// # Errors
-    /// [`OpenError::Config`] for a window that is too small, [`OpenError::Rejected`] if the peer does not offer the
-    /// service, [`OpenError::Connection`] if the connection is lost.
+    /// [`OpenError::Config`] for a window that is too small or a codec that the connection does not offer,
+    /// [`OpenError::Rejected`] if the peer does not offer the service or has none of the codecs,
+    /// [`OpenError::Connection`] if the connection is lost.
     ///
     /// # Cancel safety
     /// Dropping the future gives the session up; the connection stays.
     pub async fn open<C: Client>(self) -> Result<C, OpenError> {
         self.limits.check().map_err(OpenError::Config)?;
+        let codecs = self.offer().map_err(OpenError::Config)?;
         let info = C::info();
         let link = self.guard.link();
         let open = SessionOpen {
             service: info.name.to_owned(),
             fingerprint: info.fingerprint,
-            codecs: Codec::ALL.iter().map(|codec| codec.wire_id()).collect(),
+            codecs: codecs.clone(),
             windows: self.limits.windows(),
         };
         let proto = Proto::new(Side::Initiator, self.limits.session());
@@ -75,10 +96,10 @@ impl SessionBuilder {
         let unclaimed = Unclaimed(&state);
         link.command(Command::Open(Opening { session: Arc::clone(&state), open, done }));
         let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
-        let SessionAccept { codec, methods, .. } = opened?;
-        let Some(codec) = Codec::from_wire_id(codec) else {
-            let reason = Reason::new(Code::NO_CODEC, format!("the peer chose codec {codec}, which was not offered"));
-            return Err(OpenError::Rejected { reason, codecs: vec![codec] });
+        let SessionAccept { codec: chosen, methods, .. } = opened.map_err(|error| error.having_offered(&codecs))?;
+        let Some(codec) = Codec::from_wire_id(chosen).filter(|_| codecs.contains(&chosen)) else {
+            let reason = Reason::new(Code::PROTOCOL, format!("the peer chose codec {chosen}, which was not offered"));
+            return Err(OpenError::rejected(reason));
         };
         std::mem::forget(unclaimed);
         let decoding = Decoding { codec, limits: (!self.trusted).then_some(DecodeLimits::DEFAULT) };

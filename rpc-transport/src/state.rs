@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use rpc_core::codec::Codec;
 use rpc_core::context::{CallHost, Peer};
 use rpc_core::id::ExchangeKey;
 use rpc_core::proto::outbox::SessionSlot;
@@ -33,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) runtime: Handle,
     pub(crate) peer: Peer,
     pub(crate) limits: Limits,
+    /// In which the sessions of this side may be opened.
+    pub(crate) codecs: Vec<Codec>,
 }
 
 pub(crate) struct LinkState {
@@ -68,10 +71,10 @@ pub(crate) struct Opening {
 }
 
 impl Link {
-    pub(crate) fn new(peer: &str, limits: Limits, runtime: Handle) -> Arc<Self> {
+    pub(crate) fn new(peer: &str, limits: Limits, codecs: Vec<Codec>, runtime: Handle) -> Arc<Self> {
         let out = Outbox::new(limits.connection_window);
         let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, on_close: Vec::new(), cut: 0 };
-        Arc::new(Self { state: Mutex::new(state), runtime, peer: Peer::new(peer), limits })
+        Arc::new(Self { state: Mutex::new(state), runtime, peer: Peer::new(peer), limits, codecs })
     }
 
     #[inline]

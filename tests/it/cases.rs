@@ -1,4 +1,5 @@
-//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly.
+//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly; and
+//! over each of the connections in every codec.
 
 use std::future::Future;
 use std::pin::pin;
@@ -6,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use rpc::{Code, Connection, Error, FaultKind, Server};
+use rpc::{Code, Codec, Connection, Error, FaultKind, Server};
 use tokio::sync::mpsc;
 
 use crate::harness::{eventually, soon};
-use crate::lab::{Bench, Event, Events, GateError, LONG, Lab, LabClient, LabError, LabServer, Record, pattern};
+use crate::lab::{
+    Bench, Event, Events, Form, GateError, LONG, Lab, LabClient, LabError, LabServer, Maps, Record, Scalars, pattern,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -26,35 +29,54 @@ struct Rig {
     bench: Bench,
     events: Events,
     target: Target,
+    codec: Codec,
     _server: Option<Server>,
 }
 
 impl Rig {
-    async fn new(target: Target) -> Self {
+    async fn new(target: Target, codec: Codec) -> Self {
         let (bench, events) = Bench::new();
         let service = LabServer::new(bench.clone());
         let builder = Server::builder().service(service.clone());
         let (lab, server) = match target {
             Target::Tcp => {
                 let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
-                let connection = Connection::open(server.endpoint()).await.unwrap();
+                let connection = Connection::builder().codecs([codec]).open(server.endpoint()).await.unwrap();
                 (connection.session().open().await.unwrap(), Some(server))
             }
             Target::TcpSingle => {
                 let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
-                (rpc::connect(server.endpoint()).await.unwrap(), Some(server))
+                // Postcard is what nobody asks for.
+                let preferred = if codec == Codec::Postcard { Codec::ALL.to_vec() } else { vec![codec, Codec::Postcard] };
+                let builder = Connection::builder().single_session().codecs(preferred);
+                let connection = builder.open(server.endpoint()).await.unwrap();
+                (connection.session().open().await.unwrap(), Some(server))
             }
             Target::Memory => {
                 static NAMES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
                 let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let server = builder.listen(format!("mem://cases-{name}")).await.unwrap();
                 let connection = Connection::open(server.endpoint()).await.unwrap();
-                (connection.session().open().await.unwrap(), Some(server))
+                (connection.session().codec(codec).open().await.unwrap(), Some(server))
             }
             Target::Local => (rpc::local(service), None),
         };
         bench.set_downstream(lab.clone());
-        Self { lab, bench, events, target, _server: server }
+        Self { lab, bench, events, target, codec, _server: server }
+    }
+
+    /// Whether what travels is JSON.
+    fn json(&self) -> bool {
+        self.codec == Codec::Json
+    }
+
+    /// Bytes that fill a message of `wire` bytes, or nearly so. JSON has a digit and a comma for each.
+    fn filling(&self, wire: usize, seed: u64) -> Vec<u8> {
+        if self.json() {
+            pattern(wire.saturating_sub(3) / 2, seed).into_iter().map(|byte| byte % 10).collect()
+        } else {
+            pattern(wire, seed)
+        }
     }
 
     /// The service and the session are as good as new.
@@ -64,26 +86,29 @@ impl Rig {
     }
 }
 
-async fn on<F: Future<Output = ()>>(target: Target, case: impl FnOnce(Rig) -> F) {
-    case(Rig::new(target).await).await;
+async fn on<F: Future<Output = ()>>(target: Target, codec: Codec, case: impl FnOnce(Rig) -> F) {
+    case(Rig::new(target, codec).await).await;
 }
 
 macro_rules! cases {
     ($($(#[$attr:meta])* $case:ident),* $(,)?) => {
-        cases!(@target tcp, Tcp, 2, $($(#[$attr])* $case,)*);
-        cases!(@target tcp_on_one_thread, Tcp, 1, $($(#[$attr])* $case,)*);
-        cases!(@target tcp_single_session, TcpSingle, 2, $($(#[$attr])* $case,)*);
-        cases!(@target memory, Memory, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp, Tcp, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_on_one_thread, Tcp, Postcard, 1, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_single_session, TcpSingle, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target memory, Memory, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_json, Tcp, Json, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_single_session_json, TcpSingle, Json, 2, $($(#[$attr])* $case,)*);
+        cases!(@target memory_json, Memory, Json, 2, $($(#[$attr])* $case,)*);
         mod local {
             $(#[test] $(#[$attr])* fn $case() {
-                crate::harness::run(super::on(super::Target::Local, super::$case));
+                crate::harness::run(super::on(super::Target::Local, rpc::Codec::Postcard, super::$case));
             })*
         }
     };
-    (@target $module:ident, $target:ident, $threads:literal, $($(#[$attr:meta])* $case:ident,)*) => {
+    (@target $module:ident, $target:ident, $codec:ident, $threads:literal, $($(#[$attr:meta])* $case:ident,)*) => {
         mod $module {
             $(#[test] $(#[$attr])* fn $case() {
-                crate::harness::run_on($threads, super::on(super::Target::$target, super::$case));
+                crate::harness::run_on($threads, super::on(super::Target::$target, rpc::Codec::$codec, super::$case));
             })*
         }
     };
@@ -92,6 +117,13 @@ macro_rules! cases {
 cases! {
     borrowed_arguments_travel,
     bytes_travel_in_every_form,
+    text_with_every_kind_of_escape_travels,
+    every_byte_travels,
+    enums_travel_in_every_form,
+    numbers_travel_at_their_edges,
+    maps_travel_with_keys_of_every_kind,
+    an_option_in_an_option_is_what_its_codec_says,
+    what_a_codec_does_not_have_fails_at_its_call_alone,
     messages_from_nothing_to_the_limit_arrive_whole,
     sixty_four_calls_at_once_each_get_their_own_answer,
     more_calls_than_the_peer_grants_all_get_their_turn,
@@ -153,28 +185,156 @@ async fn bytes_travel_in_every_form(rig: Rig) {
     }
 }
 
+async fn text_with_every_kind_of_escape_travels(rig: Rig) {
+    let all: String = ('\0'..='\u{2ff}').collect();
+    for text in [r#"""#, r"\", "\n", "\0", "\u{1f}\u{7f}", "\u{2028}", "🦀𝄞", r"\u0041", "plain, then \"quoted\"", &all] {
+        assert_eq!(rig.lab.text(text).await.unwrap(), text.to_uppercase());
+        assert_eq!(rig.lab.find(text).await.unwrap_err(), Error::App(LabError::NoSuchKey(text.into())));
+    }
+    let mut record = record();
+    record.tags = vec![all.clone(), "\"".into()];
+    record.counts.insert("a \"key\"\n".into(), u64::MAX);
+    assert_eq!(rig.lab.record(&record).await.unwrap(), Record { id: 42, ..record });
+}
+
+async fn every_byte_travels(rig: Rig) {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    for bytes in [&[][..], b"\"", &all] {
+        assert_eq!(rig.lab.slice(bytes).await.unwrap(), bytes);
+        assert_eq!(rig.lab.vector(bytes.to_vec()).await.unwrap(), bytes);
+        assert_eq!(rig.lab.shared(bytes.to_vec().into()).await.unwrap(), bytes);
+        assert_eq!(rig.lab.maybe(Some(bytes.to_vec())).await.unwrap().as_deref(), Some(bytes));
+    }
+}
+
+fn forms() -> Vec<Form> {
+    let (name, next) = (String::from("n\"\n"), Some(Box::new(Form::Unit)));
+    let simple = vec![Form::Unit, Form::Struct { name: String::new(), next: None }, Form::Struct { name, next }];
+    let nested = vec![Form::Newtype(Box::new(Form::Tuple(0, vec![]))), Form::Tuple(255, simple.clone())];
+    [simple, nested].concat()
+}
+
+async fn enums_travel_in_every_form(rig: Rig) {
+    for form in forms() {
+        assert_eq!(rig.lab.form(&form).await.unwrap(), form);
+    }
+    let echoed = rig.lab.forms(stream::iter(forms())).await.unwrap();
+    assert_eq!(echoed.map(Result::unwrap).collect::<Vec<_>>().await, forms());
+    for most in [None, Some(u64::MAX)] {
+        let errors =
+            [LabError::Full, LabError::At(i64::MIN, "\"".into()), LabError::TooLong { most }, LabError::Disk("x".into())];
+        for error in errors {
+            assert_eq!(rig.lab.refuse(error.clone()).await.unwrap_err(), Error::App(error));
+        }
+    }
+    rig.lab.nothing().await.unwrap();
+}
+
+async fn numbers_travel_at_their_edges(rig: Rig) {
+    let scalars = |negative: bool| Scalars {
+        signed: match negative {
+            true => (i8::MIN, i16::MIN, i32::MIN, i64::MIN, i128::MIN),
+            false => (i8::MAX, i16::MAX, i32::MAX, i64::MAX, i128::MAX),
+        },
+        unsigned: if negative { (0, 0, 0, 0, 0) } else { (u8::MAX, u16::MAX, u32::MAX, u64::MAX, u128::MAX) },
+        // The largest, the smallest, the smallest of all, and those that want all 17 digits.
+        floats: vec![f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, f64::EPSILON, 0.1 + 0.2, 1e21, 1e22 / 3.0, 0.0, -0.0],
+        short: vec![f32::MAX, f32::MIN_POSITIVE, 1e-45, 0.1, 16_777_217.0, -0.0],
+        letters: vec!['\0', '"', '\\', '\u{d7ff}', '\u{e000}', char::MAX],
+        yes: negative,
+    };
+    let bits = |scalars: &Scalars| -> Vec<u64> {
+        let short = scalars.short.iter().map(|float| u64::from(float.to_bits()));
+        scalars.floats.iter().map(|float| float.to_bits()).chain(short).collect()
+    };
+    for scalars in [scalars(true), scalars(false)] {
+        let back = rig.lab.scalars(&scalars).await.unwrap();
+        assert_eq!(bits(&back), bits(&scalars), "also the sign of zero");
+        assert_eq!(back, scalars);
+    }
+    for (signed, unsigned) in [(i128::MIN, u128::MAX), (i128::MAX, 0), (i128::from(i64::MIN) - 1, u128::from(u64::MAX) + 1)] {
+        assert_eq!(rig.lab.wide(signed, unsigned).await.unwrap(), (signed, unsigned));
+    }
+}
+
+async fn maps_travel_with_keys_of_every_kind(rig: Rig) {
+    let empty = Maps {
+        words: Default::default(),
+        signed: Default::default(),
+        wide: Default::default(),
+        letters: Default::default(),
+        empty: Default::default(),
+    };
+    let maps = Maps {
+        words: [("".into(), 0), ("a\"\\\n\0🦀".into(), u64::MAX)].into(),
+        signed: [(i64::MIN, "least".into()), (0, "".into()), (i64::MAX, "most".into())].into(),
+        wide: [(0, None), (u128::MAX, Some(true))].into(),
+        letters: [('"', vec![1, 2]), ('\0', vec![]), (char::MAX, vec![255])].into(),
+        empty: [(7, ())].into(),
+    };
+    for maps in [empty, maps] {
+        assert_eq!(rig.lab.maps(maps.clone()).await.unwrap(), maps);
+    }
+}
+
+async fn an_option_in_an_option_is_what_its_codec_says(rig: Rig) {
+    for same in [None, Some(Some(0)), Some(Some(7))] {
+        assert_eq!(rig.lab.nested(same).await.unwrap(), same);
+    }
+    // JSON has one `null` for both.
+    let expected = if rig.json() { None } else { Some(None) };
+    assert_eq!(rig.lab.nested(Some(None)).await.unwrap(), expected);
+}
+
+async fn what_a_codec_does_not_have_fails_at_its_call_alone(rig: Rig) {
+    let refused = |error: Error| error.fault().map(|fault| (fault.kind(), fault.may_have_run()));
+    let (grid, started) = ([((1, 2), 3)].into(), rig.bench.calls());
+    if rig.json() {
+        // Refused where it is encoded: at the caller before anything is sent, at the handler behind its end.
+        let error = rig.lab.places(grid).await.unwrap_err();
+        assert!(error.to_string().contains("key must be a string"), "{error}");
+        assert_eq!(refused(error), Some((FaultKind::Incompatible, false)));
+        assert_eq!(rig.bench.calls(), started);
+        assert_eq!(refused(rig.lab.grid(2).await.unwrap_err()), Some((FaultKind::Internal, true)));
+        // Or where it is decoded, because JSON writes `null` for it.
+        for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(refused(rig.lab.float(float).await.unwrap_err()), Some((FaultKind::Incompatible, false)));
+        }
+    } else {
+        assert_eq!(rig.lab.places(grid).await.unwrap(), 1);
+        assert_eq!(rig.lab.grid(2).await.unwrap().len(), 2);
+        assert!(rig.lab.float(f64::NAN).await.unwrap().is_nan());
+        assert_eq!(rig.lab.float(f64::NEG_INFINITY).await.unwrap(), f64::NEG_INFINITY);
+    }
+    assert_eq!(rig.lab.grid(0).await.unwrap().len(), 0);
+    assert_eq!(rig.lab.float(0.5).await.unwrap(), 0.5);
+    rig.still_works().await;
+}
+
 async fn messages_from_nothing_to_the_limit_arrive_whole(rig: Rig) {
     // Around the sizes at which another path is taken: charge, inline, quantum, shared, off the driver, frame, window.
     let edges: [i64; 12] =
         [0, 1, 15, 16, 4096, 8192, 16 * 1024, 32 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024, 4 * 1024 * 1024 - 72];
     for edge in edges {
         for size in [edge - 1, edge, edge + 1, edge + 64] {
-            let bytes = pattern(usize::try_from(size.max(0)).unwrap_or(0), size as u64);
+            let bytes = rig.filling(usize::try_from(size.max(0)).unwrap_or(0), size as u64);
             let echoed = rig.lab.shared(bytes.clone().into()).await.unwrap();
             assert!(echoed == bytes, "{size} bytes do not come back as they went");
         }
     }
-    assert_eq!(rig.lab.size(pattern(4_000_000, 0).into()).await.unwrap(), 4_000_000);
-    assert_eq!(rig.lab.zeros(4_000_000).await.unwrap().len(), 4_000_000);
+    let large = rig.filling(4_000_000, 0);
+    let size = large.len();
+    assert_eq!(rig.lab.size(large.into()).await.unwrap(), size as u64);
+    assert_eq!(rig.lab.zeros(size as u64).await.unwrap().len(), size);
 }
 
 async fn sixty_four_calls_at_once_each_get_their_own_answer(rig: Rig) {
     let sizes = [0, 10, 5000, 40_000, 200_000];
     let calls = (0..64u64).map(|n| {
         let lab = rig.lab.clone();
+        let rounds: Vec<_> = (0..5).map(|round| rig.filling(sizes[(n as usize + round) % sizes.len()], n)).collect();
         tokio::spawn(async move {
-            for round in 0..5 {
-                let bytes = pattern(sizes[(n as usize + round) % sizes.len()], n);
+            for bytes in rounds {
                 assert!(lab.shared(bytes.clone().into()).await.unwrap() == bytes);
                 assert_eq!(lab.after(n as u32 % 7).await.unwrap(), n as u32 % 7);
             }

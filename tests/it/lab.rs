@@ -1,6 +1,6 @@
 //! The service of all tests: every shape of method, and handlers that tell when they start and when they are dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -29,6 +29,12 @@ pub(crate) enum LabError {
     NoSuchKey(String),
     #[error("disk: {0}")]
     Disk(String),
+    #[error("full")]
+    Full,
+    #[error("at {0}, {1}")]
+    At(i64, String),
+    #[error("{most:?} at most")]
+    TooLong { most: Option<u64> },
 }
 
 impl From<std::io::Error> for LabError {
@@ -40,6 +46,36 @@ impl From<std::io::Error> for LabError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 #[error("gate: {0}")]
 pub(crate) struct GateError(pub(crate) String);
+
+/// A variant of every form, each in itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Form {
+    Unit,
+    Newtype(Box<Self>),
+    Tuple(u8, Vec<Self>),
+    Struct { name: String, next: Option<Box<Self>> },
+}
+
+/// Numbers at their edges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scalars {
+    pub(crate) signed: (i8, i16, i32, i64, i128),
+    pub(crate) unsigned: (u8, u16, u32, u64, u128),
+    pub(crate) floats: Vec<f64>,
+    pub(crate) short: Vec<f32>,
+    pub(crate) letters: Vec<char>,
+    pub(crate) yes: bool,
+}
+
+/// Maps by every kind of key that all codecs have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Maps {
+    pub(crate) words: BTreeMap<String, u64>,
+    pub(crate) signed: BTreeMap<i64, String>,
+    pub(crate) wide: HashMap<u128, Option<bool>>,
+    pub(crate) letters: BTreeMap<char, Vec<u8>>,
+    pub(crate) empty: HashMap<u8, ()>,
+}
 
 impl From<LabError> for GateError {
     fn from(error: LabError) -> Self {
@@ -58,6 +94,19 @@ pub(crate) trait Lab {
     async fn numbers(&self, numbers: &[u64]) -> rpc::Result<u64>;
     async fn size(&self, bytes: Bytes) -> rpc::Result<u64>;
     async fn zeros(&self, size: u64) -> rpc::Result<Bytes>;
+
+    async fn nothing(&self) -> rpc::Result<()>;
+    async fn form(&self, form: &Form) -> rpc::Result<Form>;
+    async fn forms(&self, forms: Streaming<Form>) -> rpc::Result<Streaming<Form>>;
+    async fn scalars(&self, scalars: &Scalars) -> rpc::Result<Scalars>;
+    async fn wide(&self, signed: i128, unsigned: u128) -> rpc::Result<(i128, u128)>;
+    async fn maps(&self, maps: Maps) -> rpc::Result<Maps>;
+    async fn float(&self, float: f64) -> rpc::Result<f64>;
+    async fn nested(&self, nested: Option<Option<u8>>) -> rpc::Result<Option<Option<u8>>>;
+    /// The size of a map whose keys are compound.
+    async fn places(&self, grid: BTreeMap<(u8, u8), u8>) -> rpc::Result<u64>;
+    async fn grid(&self, rows: u8) -> rpc::Result<BTreeMap<(u8, u8), u8>>;
+    async fn refuse(&self, error: LabError) -> rpc::Result<(), LabError>;
 
     async fn find(&self, key: &str) -> rpc::Result<u32, LabError>;
     /// Calls `find` downstream and lifts its error.
@@ -301,6 +350,65 @@ impl Lab for Bench {
     async fn zeros(&self, size: u64) -> rpc::Result<Bytes> {
         let _alive = self.alive();
         Ok(vec![0; size as usize].into())
+    }
+
+    async fn nothing(&self) -> rpc::Result<()> {
+        let _alive = self.alive();
+        Ok(())
+    }
+
+    async fn form(&self, form: &Form) -> rpc::Result<Form> {
+        let _alive = self.alive();
+        turns(1).await;
+        Ok(form.clone())
+    }
+
+    async fn forms(&self, forms: Streaming<Form>) -> rpc::Result<Streaming<Form>> {
+        let alive = self.alive();
+        Ok(Streaming::from_results(forms.map(move |form| {
+            let _alive = &alive;
+            form
+        })))
+    }
+
+    async fn scalars(&self, scalars: &Scalars) -> rpc::Result<Scalars> {
+        let _alive = self.alive();
+        Ok(scalars.clone())
+    }
+
+    async fn wide(&self, signed: i128, unsigned: u128) -> rpc::Result<(i128, u128)> {
+        let _alive = self.alive();
+        Ok((signed, unsigned))
+    }
+
+    async fn maps(&self, maps: Maps) -> rpc::Result<Maps> {
+        let _alive = self.alive();
+        Ok(maps)
+    }
+
+    async fn float(&self, float: f64) -> rpc::Result<f64> {
+        let _alive = self.alive();
+        Ok(float)
+    }
+
+    async fn nested(&self, nested: Option<Option<u8>>) -> rpc::Result<Option<Option<u8>>> {
+        let _alive = self.alive();
+        Ok(nested)
+    }
+
+    async fn places(&self, grid: BTreeMap<(u8, u8), u8>) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        Ok(grid.len() as u64)
+    }
+
+    async fn grid(&self, rows: u8) -> rpc::Result<BTreeMap<(u8, u8), u8>> {
+        let _alive = self.alive();
+        Ok((0..rows).map(|row| ((row, row), row)).collect())
+    }
+
+    async fn refuse(&self, error: LabError) -> rpc::Result<(), LabError> {
+        let _alive = self.alive();
+        Err(error)?
     }
 
     async fn find(&self, key: &str) -> rpc::Result<u32, LabError> {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cases;
+mod codecs;
 mod connections;
 mod decode_limits;
 mod dropped_at_every_poll;

@@ -93,8 +93,12 @@ pub(crate) fn greeting(kind: u8, hello: &Hello) -> Vec<u8> {
 
 /// The bytes of an S_OPEN.
 pub(crate) fn session_open(sid: u64, service: &str) -> Vec<u8> {
-    let info = LabClient::info();
-    let open = SessionOpen { service: service.into(), fingerprint: info.fingerprint, codecs: vec![1], windows: wide() };
+    session_open_in(sid, service, LabClient::info().fingerprint, &[1])
+}
+
+/// The same with codecs of one's own.
+pub(crate) fn session_open_in(sid: u64, service: &str, fingerprint: u64, codecs: &[u8]) -> Vec<u8> {
+    let open = SessionOpen { service: service.into(), fingerprint, codecs: codecs.to_vec(), windows: wide() };
     let mut body = Vec::new();
     open.write(&mut body);
     frame(session_head(kind::S_OPEN, 0, Some(Sid(sid))), &body)
@@ -102,7 +106,12 @@ pub(crate) fn session_open(sid: u64, service: &str) -> Vec<u8> {
 
 /// The number of a method of the lab.
 pub(crate) fn method(name: &str) -> u64 {
-    LabClient::info().methods.iter().position(|method| method.name == name).expect("the lab has the method") as u64
+    method_of::<LabClient>(name)
+}
+
+/// The number of a method of any service.
+pub(crate) fn method_of<C: Client>(name: &str) -> u64 {
+    C::info().methods.iter().position(|method| method.name == name).expect("the service has the method") as u64
 }
 
 /// Arguments as they travel.
@@ -131,11 +140,17 @@ impl Raw {
 
     /// Connects and shakes hands as a client that never lacks room.
     pub(crate) async fn client(endpoint: &Endpoint) -> Self {
+        Self::client_with(endpoint, &[1]).await.0
+    }
+
+    /// The same with codecs of one's own; tells those of the answer.
+    pub(crate) async fn client_with(endpoint: &Endpoint, codecs: &[u8]) -> (Self, Vec<u8>) {
         let mut raw = Self::connect(endpoint).await;
-        raw.write(&greeting(kind::HELLO, &Hello { connection_window: 1 << 40, ..hello(Mode::Multi) })).await;
+        let hello = Hello { connection_window: 1 << 40, codecs: codecs.to_vec(), ..hello(Mode::Multi) };
+        raw.write(&greeting(kind::HELLO, &hello)).await;
         raw.preface().await;
-        raw.next(kind::HELLO_ACK).await;
-        raw
+        let answer = raw.next(kind::HELLO_ACK).await;
+        (raw, Hello::read(&answer.rest).expect("the library writes HELLO_ACK").codecs)
     }
 
     /// A client with a session of the lab, number `sid`.
@@ -173,7 +188,7 @@ impl Raw {
         let _ = soon("the peer takes bytes", self.io.write_all(bytes)).await;
     }
 
-    async fn preface(&mut self) {
+    pub(crate) async fn preface(&mut self) {
         let mut preface = [0; PREFACE.len()];
         soon("the preface comes", self.io.read_exact(&mut preface)).await.expect("a preface");
         assert_eq!(preface, PREFACE);

@@ -19,6 +19,7 @@ use super::outbox::{Outbox, SessionSlot};
 use super::table::DenseHasher;
 use super::time::Time;
 use crate::code::Code;
+use crate::codec::nothing_in_common;
 use crate::id::{Sid, Side};
 use crate::wire::frame::{Abort, Frame, GoAway, Mode, Reason, kind, read_varints, session_head};
 use crate::wire::header::Scope;
@@ -323,8 +324,8 @@ impl Connection {
                 (Side::Acceptor, kind::HELLO) => self.handle_hello(&Hello::read(raw.rest)?).map(Some),
                 (Side::Initiator, kind::HELLO_ACK) => self.handle_hello_ack(Hello::read(raw.rest)?).map(Some),
                 (Side::Initiator, kind::HELLO_REJECT) => {
-                    let Reject { reason, codecs } = Reject::read(raw.rest)?;
-                    Err(ConnectionError::Rejected { reason, codecs })
+                    let Reject { reason, codecs: theirs } = Reject::read(raw.rest)?;
+                    Err(ConnectionError::Rejected { reason, ours: self.handshake.codecs.clone(), theirs })
                 }
                 (Side::Initiator, kind::CONN_CLOSE) => self.handle_frame(raw, now),
                 (_, other) => {
@@ -336,7 +337,13 @@ impl Connection {
     }
 
     fn handle_hello(&mut self, hello: &Hello) -> Result<ConnectionEvent<'static>, ConnectionError> {
-        let codecs: Vec<u8> = hello.codecs.iter().copied().filter(|codec| self.handshake.codecs.contains(codec)).collect();
+        let mut codecs = Vec::new();
+        for codec in &hello.codecs {
+            // Once each, however often the peer repeats one: sessions are looked up in this list, and it is answered.
+            if self.handshake.codecs.contains(codec) && !codecs.contains(codec) {
+                codecs.push(*codec);
+            }
+        }
         let refusal = if !(hello.versions.0..=hello.versions.1).contains(&VERSION) {
             Some(Reason::new(Code::VERSION, format!("this side speaks version {VERSION}")))
         } else if !self.handshake.modes.contains(&hello.mode) {
@@ -344,7 +351,7 @@ impl Connection {
         } else if hello.required_units != 0 {
             Some(Reason::new(Code::UNIT, format!("units {:#x} are required, and none is offered", hello.required_units)))
         } else if codecs.is_empty() {
-            Some(Reason::new(Code::NO_CODEC, format!("this side has the codecs {:?}", self.handshake.codecs)))
+            Some(Reason::new(Code::NO_CODEC, nothing_in_common(&hello.codecs, &self.handshake.codecs)))
         } else {
             None
         };
@@ -562,10 +569,10 @@ impl Connection {
         self.pending.push((session_head(kind::S_ACCEPT, 0, self.on_wire(sid)), body));
     }
 
-    /// Rejects a session of the peer.
+    /// Rejects a session of the peer. It is told the codecs that sessions of this connection can have.
     pub fn reject(&mut self, sid: Sid, reason: Reason) {
         let mut body = Vec::new();
-        Reject { reason, codecs: self.handshake.codecs.clone() }.write(&mut body);
+        Reject { reason, codecs: self.negotiated.codecs.clone() }.write(&mut body);
         self.pending.push((session_head(kind::S_REJECT, 0, self.on_wire(sid)), body));
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong in the protocol, each error with the smallest scope that contains it (docs/PROTOCOL.md §9).
 
 use crate::code::Code;
+use crate::codec::nothing_in_common;
 use crate::wire::DecodeError;
 use crate::wire::frame::Reason;
 
@@ -57,12 +58,14 @@ pub enum ConnectionError {
         seen: &'static str,
     },
     /// The server refused the connection.
-    #[error("the server refused the connection: {reason}{}", list(.codecs))]
+    #[error("the server refused the connection: {}", refusal(.reason, .ours, .theirs))]
     Rejected {
         /// Code and words of the server.
         reason: Reason,
+        /// The codecs that this side offered, by number.
+        ours: Vec<u8>,
         /// The codecs that the server would accept, by number.
-        codecs: Vec<u8>,
+        theirs: Vec<u8>,
     },
     /// The peer closed the connection and said why.
     #[error("the peer closed the connection{}", because(.0))]
@@ -96,8 +99,13 @@ fn because(reason: &Reason) -> String {
     if reason.code == Code::NO_ERROR { String::new() } else { format!(": {reason}") }
 }
 
-fn list(codecs: &[u8]) -> String {
-    if codecs.is_empty() { String::new() } else { format!(" (it accepts the codecs {codecs:?})") }
+/// A server's refusal in words: its own, but for codecs, of which this side has both lists by name.
+pub fn refusal(reason: &Reason, ours: &[u8], theirs: &[u8]) -> String {
+    if reason.code == Code::NO_CODEC {
+        format!("{}: {}", reason.code, nothing_in_common(ours, theirs))
+    } else {
+        reason.to_string()
+    }
 }
 
 impl ConnectionError {

@@ -277,16 +277,18 @@ impl Driver {
 
     /// Tells everyone who waits for anything of this connection.
     fn finish(&mut self, error: &ConnectionError) {
+        // Sessions are locked before the connection.
+        let cut = self.sessions.iter().flatten().map(|entry| entry.state.lock().proto.live() as u64).sum();
         let (commands, waiting) = {
             let mut state = self.link.lock();
             if state.closed.is_some() {
                 return;
             }
             state.closed = Some(error.clone());
-            self.cut = self.sessions.iter().flatten().map(|entry| entry.state.lock().proto.live() as u64).sum();
-            state.cut = self.cut;
+            state.cut = cut;
             (std::mem::take(&mut state.commands), std::mem::take(&mut state.on_close))
         };
+        self.cut = cut;
         if let Some(connected) = self.connected.take() {
             let _ = connected.send(Err(error.clone()));
         }

@@ -92,7 +92,7 @@ impl Driver {
                 }
                 ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
                 ConnectionEvent::SessionRejected { slot, reject } => {
-                    let error = OpenError::Rejected { reason: reject.reason.clone(), codecs: reject.codecs };
+                    let error = OpenError::Rejected { reason: reject.reason.clone(), ours: Vec::new(), theirs: reject.codecs };
                     self.end_session(slot, reject.reason, Some(error), false);
                 }
             }
@@ -108,11 +108,16 @@ impl Driver {
     }
 
     pub(super) fn session_event(&mut self, slot: SessionSlot, event: SessionEvent) {
-        if let SessionEvent::Aborted(reason) = event {
-            if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
-                self.connection.forget(entry.sid);
+        match event {
+            SessionEvent::Aborted(reason) => {
+                if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+                    self.connection.forget(entry.sid);
+                }
+                self.end_session(slot, reason, None, false);
             }
-            self.end_session(slot, reason, None, false);
+            // At once: the next frame may open the session that has its place.
+            SessionEvent::PeerDone => self.forget(slot),
+            _ => {}
         }
     }
 

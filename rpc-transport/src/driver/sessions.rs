@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rpc_core::code::Code;
-use rpc_core::codec::{Codec, DecodeLimits};
+use rpc_core::codec::{Codec, DecodeLimits, nothing_in_common};
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::SessionSlot;
 use rpc_core::proto::{Link as Place, ProtocolError, Session, Time};
@@ -50,7 +50,7 @@ impl Driver {
             return self.waiting.push_back(opening);
         }
         let text = format!("the peer allows {limit} sessions at a time on a connection, and as many are open");
-        let _ = opening.done.send(Err(OpenError::Rejected { reason: Reason::new(Code::REFUSED, text), codecs: Vec::new() }));
+        let _ = opening.done.send(Err(OpenError::rejected(Reason::new(Code::REFUSED, text))));
     }
 
     pub(super) fn open_session(
@@ -67,7 +67,7 @@ impl Driver {
                 self.flush_connection();
             }
             Err(reason) => {
-                let _ = done.send(Err(OpenError::Rejected { reason, codecs: Vec::new() }));
+                let _ = done.send(Err(OpenError::rejected(reason)));
             }
         }
     }
@@ -94,8 +94,11 @@ impl Driver {
             let text = format!("no service is named `{}` here; there is: {}", open.service, self.services.names());
             return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
         };
-        let Some(codec) = open.codecs.iter().find_map(|id| Codec::from_wire_id(*id)) else {
-            return self.connection.reject(sid, Reason::new(Code::NO_CODEC, "the session offers no codec that is known here"));
+        let negotiated = &self.connection.negotiated().codecs;
+        let mut common = open.codecs.iter().filter(|id| negotiated.contains(id));
+        let Some(codec) = common.find_map(|id| Codec::from_wire_id(*id)) else {
+            let text = nothing_in_common(&open.codecs, negotiated);
+            return self.connection.reject(sid, Reason::new(Code::NO_CODEC, text));
         };
         let info = offered.service.info();
         let methods = (open.fingerprint != info.fingerprint).then(|| info.methods.iter().map(|method| method.hash).collect());
@@ -177,7 +180,7 @@ impl Driver {
         self.free.push(slot.0);
         entry.state.lock().proto.detach();
         if let Some(opening) = entry.opening {
-            let rejected = || OpenError::Rejected { reason: reason.clone(), codecs: Vec::new() };
+            let rejected = || OpenError::rejected(reason.clone());
             let _ = opening.send(Err(error.unwrap_or_else(rejected)));
         }
         entry.state.ended(reason, orderly);
