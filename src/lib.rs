@@ -31,6 +31,7 @@
 //! | call it | [`connect`], [`Connection`], [`local`], [`Call`] |
 //! | end it | [`Session::close`], [`Server::drain_on`], [`Connection::drain`] |
 //! | bound what peers may do | [`Limits`] |
+//! | ask what a service has | [`describe`], [`ServiceInfo`], [`MethodInfo`] |
 //! | choose what messages look like | [`Codec`], [`ConnectionBuilder::codecs`], [`ServerBuilder::codecs`] |
 //!
 //! # Codecs
@@ -70,14 +71,75 @@ pub use rpc_core::code::Code;
 pub use rpc_core::codec::{Codec, DecodeLimits};
 pub use rpc_core::context::{Context, Peer};
 pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
+pub use rpc_core::service::{MethodInfo, MethodKind, ServiceInfo};
 pub use rpc_core::status::{AppError, Error, Fault, FaultKind, Never, OrApp, Result, ResultExt};
 pub use rpc_core::streaming::Streaming;
 pub use rpc_core::wire::frame::Reason;
+/// # A stream outlives its call
+///
+/// So it cannot read from `&self`, and the compiler says that "borrowed data escapes outside of method". Keep what it
+/// reads in an `Arc`, and move a clone of that into the stream:
+///
+/// ```
+/// # use std::sync::{Arc, RwLock};
+/// # use futures::StreamExt;
+/// # use rpc::Streaming;
+///
+/// #[rpc::service]
+/// trait Log {
+///     async fn lines(&self) -> rpc::Result<Streaming<String>>;
+/// }
+///
+/// struct Inner {
+///     lines: RwLock<Vec<String>>,
+/// }
+///
+/// struct Memory {
+///     inner: Arc<Inner>,
+/// }
+///
+/// impl Log for Memory {
+///     async fn lines(&self) -> rpc::Result<Streaming<String>> {
+///         let inner = Arc::clone(&self.inner);
+///         let line = move |n: usize| inner.lines.read().unwrap().get(n).cloned();
+///         Ok(Streaming::new(futures::stream::iter((0..).map_while(line))))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let inner = Arc::new(Inner { lines: RwLock::new(vec!["one".into(), "two".into()]) });
+/// let log = rpc::local::<LogClient>(LogServer::new(Memory { inner: inner.clone() }));
+/// let mut lines = log.lines().await?;
+/// assert_eq!(lines.next().await.unwrap()?, "one");
+/// inner.lines.write().unwrap().push("three".into());
+/// assert_eq!(lines.count().await, 2);
+/// # Ok(())
+/// # }
+/// ```
 pub use rpc_macros::service;
 pub use rpc_transport::{
     Call, Closed, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder,
     Session, SessionBuilder, ToEndpoint, connect, local,
 };
+
+/// ```
+/// # use rpc::MethodKind;
+/// #[rpc::service]
+/// trait Ledger {
+///     #[rpc(idempotent)]
+///     async fn balance(&self, account: u64) -> rpc::Result<i64>;
+///     async fn transfer(&self, from: u64, to: u64, amount: i64) -> rpc::Result<()>;
+/// }
+///
+/// let ledger = rpc::describe::<LedgerClient>();
+/// assert_eq!(ledger.name, "Ledger");
+/// let balance = ledger.methods.iter().find(|method| method.name == "balance").unwrap();
+/// assert!(balance.idempotent && balance.kind == MethodKind::Unary);
+/// let repeatable = ledger.methods.iter().filter(|method| method.idempotent).count();
+/// assert_eq!(repeatable, 1);
+/// ```
+pub use rpc_transport::describe;
 
 /// What generated code names. Not for applications: it changes without notice.
 #[doc(hidden)]
@@ -85,10 +147,12 @@ pub mod __private {
     pub use futures_core::Stream;
     pub use rpc_core::codec::wire::{ByteSlice, ByteVec, BytesRef, OptByteVec, Str};
     pub use rpc_core::context::Context;
-    pub use rpc_core::service::{Answer, Argument, MethodInfo, MethodKind, Reply, ReplyFuture, Request, Service, ServiceInfo};
-    pub use rpc_core::status::{AppError, Never, Outcome};
+    pub use rpc_core::service::{MethodInfo, MethodKind, Reply, ReplyFuture, Request, Service, ServiceInfo};
+    pub use rpc_core::status::{Never, Outcome, Result};
     pub use rpc_core::streaming::Streaming;
-    pub use rpc_transport::{Backend, Call, Channel, Client, Direct, IntoLocal, bounded};
+    pub use rpc_core::travel;
+    pub use rpc_core::travel::{Answer, Argument};
+    pub use rpc_transport::{Actor, Backend, Call, Channel, Client, Direct, IntoLocal, bounded};
 }
 
 #[cfg(doctest)]

@@ -20,12 +20,12 @@ const CORE: &[&[&str]] = &[
     &["proto/exchange", "proto/input", "proto/outbox"],
     &["proto/connection", "proto/session"],
     &["status"],
-    &["streaming"],
+    &["streaming", "travel"],
     &["service"],
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["clock", "endpoint", "stream"],
+    &["actor", "clock", "endpoint", "stream"],
     &["ending", "error", "memory", "tcp"],
     &["state"],
     &["handle", "handler", "local"],
@@ -46,8 +46,9 @@ const MACROS: &[&[&str]] = &[
     &["parse"],
     &["check"],
     &["expand"],
-    &["expand/assertion", "expand/form", "expand/info", "expand/local", "expand/trait_item"],
-    &["expand/client", "expand/fallback", "expand/server"],
+    &["expand/form", "expand/generics", "expand/info", "expand/outcome"],
+    &["expand/client", "expand/local", "expand/server", "expand/trait_item"],
+    &["expand/fallback"],
 ];
 
 fn root() -> &'static Path {

@@ -7,7 +7,7 @@
 //! Floors, each importing only from those below it:
 //!
 //! ```text
-//! 4  service → streaming, context                   (what generated code speaks to)
+//! 4  service → streaming, context                   travel        (what generated code speaks to)
 //! 3  status
 //! 2  proto: session → exchange → {credit, batch}    proto: connection → {input, outbox}
 //! 1  wire: frame, hello → header → varint           codec
@@ -25,4 +25,5 @@ pub mod proto;
 pub mod service;
 pub mod status;
 pub mod streaming;
+pub mod travel;
 pub mod wire;

@@ -36,6 +36,11 @@ pub struct MethodInfo {
     pub hash: u64,
     /// What travels in which direction.
     pub kind: MethodKind,
+    /// Whether a call may be run twice: `#[rpc(idempotent)]`. It is recorded for whoever repeats calls; nothing is
+    /// repeated because of it, and it does not travel.
+    pub idempotent: bool,
+    /// Whether each call has a task of its own from its start: `#[rpc(spawn)]`. It does not travel.
+    pub spawn: bool,
 }
 
 /// What travels in which direction.
@@ -216,23 +221,3 @@ impl fmt::Debug for Reply {
         }
     }
 }
-
-/// What a method's argument must be. Implemented for everything that fits.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be an argument of a service's method",
-    label = "this argument does not travel",
-    note = "arguments must implement `serde::Serialize`, `serde::Deserialize` (owned), `Send` and `'static`"
-)]
-pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
-
-/// What a method's answer, or an item of a stream, must be. Implemented for everything that fits.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be an answer or an item of a service's method",
-    label = "this does not travel",
-    note = "answers and items must implement `serde::Serialize`, `serde::Deserialize` (owned), `Send` and `'static`"
-)]
-pub trait Answer: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Answer for T {}

@@ -21,10 +21,12 @@ pub type Result<T, E = Never> = std::result::Result<T, Error<E>>;
 /// An application's error that travels: any `std::error::Error` that serde can carry. Implemented for all of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel as the error of a method",
+    label = "this does not travel",
     note = "it must implement `std::error::Error` (for example by `thiserror`), `serde::Serialize` and `serde::Deserialize`"
 )]
 pub trait AppError: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<E: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static> AppError for E {}
 
 /// The error of methods that have none of their own: it cannot exist.
@@ -292,18 +294,39 @@ impl<T, E> ResultExt<T> for Result<T, E> {
     }
 }
 
-/// What a method's future yields: generated code asks a type alias for its error through this.
+/// What a method's future yields: generated code asks a type by another name for what it is.
 #[diagnostic::on_unimplemented(
     message = "a service's method returns `rpc::Result<T, E>`, and `{Self}` is none",
-    label = "not an `rpc::Result`"
+    label = "not an `rpc::Result`",
+    note = "any call can fail on its way: `rpc::Result` has a place for that beside the application's own error"
 )]
 pub trait Outcome {
+    /// The value.
+    type Value;
+
     /// The application's error.
     type Error;
+
+    /// It, as what it is.
+    fn into_result(self) -> Result<Self::Value, Self::Error>;
+
+    /// The other way.
+    fn from_result(result: Result<Self::Value, Self::Error>) -> Self;
 }
 
 impl<T, E> Outcome for Result<T, E> {
+    type Value = T;
     type Error = E;
+
+    #[inline]
+    fn into_result(self) -> Self {
+        self
+    }
+
+    #[inline]
+    fn from_result(result: Self) -> Self {
+        result
+    }
 }
 
 /// Conversions for foreign errors.

@@ -74,6 +74,9 @@ struct Remote<T, E> {
 
 impl<T, E> Streaming<T, E> {
     /// A stream of items that cannot fail.
+    ///
+    /// It outlives the call that made it, so it borrows nothing from the service ("borrowed data escapes outside of
+    /// method"): keep what it reads in an `Arc`, and move a clone of that into the stream.
     pub fn new(items: impl Stream<Item = T> + Send + 'static) -> Self
     where
         T: 'static,
@@ -82,7 +85,7 @@ impl<T, E> Streaming<T, E> {
         Self::from_results(Wrap::<_, E> { items: Box::pin(items), error: PhantomData })
     }
 
-    /// A stream whose items can be errors; the first one ends it.
+    /// A stream whose items can be errors; the first one ends it. It borrows nothing, as with [`new`](Self::new).
     pub fn from_results(items: impl Stream<Item = Result<T, Error<E>>> + Send + 'static) -> Self {
         Self { inner: Inner::Local(Box::pin(items)) }
     }

@@ -50,7 +50,7 @@ mod tests {
     fn checked(item: proc_macro2::TokenStream) -> (Service, Vec<String>) {
         let mut faults = Faults::default();
         let item = syn::parse2(item).expect("the test's trait is a trait");
-        let parsed = parse::service(syn::parse_quote!(::rpc), item, &mut faults);
+        let parsed = parse::service(crate::attr::service(Default::default(), &mut faults), item, &mut faults);
         (parsed.service, faults.messages())
     }
 

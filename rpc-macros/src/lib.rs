@@ -9,8 +9,8 @@
 //!          model ◄─────┘               ├─ server       one match on the rank
 //!            │                         ├─ client       one call a method, and the trait again
 //!          shape, hash                 ├─ local        the dyn-safe twin
-//!                                      ├─ assertion    errors at the argument, not in here
 //!          fault: all of them at once  └─ fallback     what stands when there are faults
+//!                                         over form (arguments), outcome (answers), generics
 //! ```
 
 mod attr;
@@ -48,8 +48,10 @@ mod shape;
 ///   `cx: &rpc::Context` is left out, and a stream is any `impl Stream<Item = T> + Send + 'static`.
 ///   The client of a server in the same process encodes nothing: there the inherent method clones its borrowed arguments.
 /// * **`Kv` for `KvClient`**, so that code over `impl Kv` takes a service, a client or a mock. A local call borrows its arguments.
-/// * A hidden dyn-safe twin of the trait, the table of methods, and one assertion for each type that travels, so that a type that
-///   cannot travel is reported where it is written.
+/// * A hidden dyn-safe twin of the trait, and the table of methods, which `rpc::describe::<KvClient>()` shows.
+///
+/// A type that cannot travel is reported once, where it is written. The trait's words go to the client and the server too, and a
+/// method's to the client's method.
 ///
 /// # The shape of a method
 ///
@@ -69,9 +71,47 @@ mod shape;
 /// # Keys
 ///
 /// * `#[rpc::service(crate = "path")]` where `rpc` is known under another path.
+/// * `#[rpc::service(local)]` for a service that stays on one thread; see below.
 /// * `#[rpc(oneway)]` on a method that returns `rpc::Result<()>`: nothing comes back, not even a fault.
 /// * `#[rpc(name = "..")]` on a method pins its name on the wire, so that the method can be renamed.
-/// * `#[rpc(idempotent)]` on a method that may be run twice for one call.
+/// * `#[rpc(idempotent)]` on a method that may be run twice for one call. It is recorded, for whoever repeats calls, in
+///   `rpc::MethodInfo::idempotent`; nothing is repeated because of it.
+/// * `#[rpc(spawn)]` on a method whose handler computes, or blocks its thread: each call has a task of its own from its start, and
+///   holds up nobody on its connection. Otherwise a handler is polled first where it arrives, which is cheaper. A direct call is
+///   polled by its caller in either case.
+///
+/// An unknown key is an error. Keys do not travel, but for `oneway`, which is the method's form, and `name`.
+///
+/// # Types left open
+///
+/// ```text
+/// #[rpc::service]
+/// pub trait Store<K, V = Bytes>
+/// where
+///     K: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+///     V: Serialize + DeserializeOwned + Send + Sync + 'static,
+/// {
+///     async fn get(&self, key: &K) -> rpc::Result<Option<V>>;
+/// }
+/// ```
+///
+/// makes `StoreClient<K, V>` and `StoreServer<S, K, V>`. Constants may be left open too; lifetimes may not. **All instantiations
+/// have one name and one fingerprint on the wire**: that both sides mean the same types is up to them, and where they do not, calls
+/// fail to decode, or decode to something else. So a listener offers one instantiation of a service.
+///
+/// # A service on one thread
+///
+/// `#[rpc::service(local)]` asks nothing to be `Send`: implementors may hold an `Rc` or a `RefCell`, and so may their handlers over an
+/// await. The trait has neither supertraits nor bounds on its futures, and is there for `Rc<T>` instead of `Arc<T>`.
+///
+/// * `KvServer::new(service)` gives the service to the `tokio::task::LocalSet` that it is called in, and panics outside of one. It
+///   stays there until the server is gone and its last call is over. `KvServer` itself is `Send`, and served as any other.
+/// * Each call is a task of the `LocalSet`, so calls run side by side, on one thread. One that blocks it blocks all of them;
+///   `spawn` is refused. Who lets go of a call lets its handler be dropped as soon as that thread comes to it.
+/// * The client is as any other: `Send`, and its calls too. `rpc::local` works from every thread; a call copies its borrowed
+///   arguments and goes to the service's thread, with nothing encoded.
+/// * What travels is `Send` as ever, and that holds for the streams that a method returns. One that needs what stays is fed from
+///   a task of `tokio::task::spawn_local`, through a channel.
 ///
 /// # On the wire
 ///

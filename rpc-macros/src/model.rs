@@ -9,6 +9,8 @@ use crate::shape;
 pub(crate) struct Service {
     /// Where the facade is found.
     pub(crate) krate: Path,
+    /// Whether it stays on one thread, and so neither the service nor its futures are `Send`.
+    pub(crate) local: bool,
     /// The trait as it was written.
     pub(crate) item: ItemTrait,
     /// In the order of the trait.
@@ -27,8 +29,12 @@ pub(crate) struct Method {
     /// In the order of the trait, without `&self`.
     pub(crate) arguments: Vec<Argument>,
     pub(crate) oneway: bool,
+    pub(crate) idempotent: bool,
+    pub(crate) spawn: bool,
     /// The whole return type, as it was written.
     pub(crate) output: Type,
+    /// Whether that is the facade's own by its name; else the compiler is asked.
+    pub(crate) certain: bool,
     /// The `T` of `rpc::Result<T, E>`.
     pub(crate) value: Type,
     pub(crate) error: ErrorType,
@@ -107,6 +113,11 @@ impl Service {
         format_ident!("__{}Dyn", self.item.ident)
     }
 
+    /// What the user said about the trait.
+    pub(crate) fn docs(&self) -> impl Iterator<Item = &Attribute> {
+        self.item.attrs.iter().filter(|attr| attr.path().is_ident("doc"))
+    }
+
     /// Methods by rank.
     pub(crate) fn ranked(&self) -> Vec<&Method> {
         let mut methods = self.methods.iter().collect::<Vec<_>>();
@@ -144,6 +155,11 @@ impl Method {
 
     pub(crate) fn context(&self) -> Option<&Argument> {
         self.arguments.iter().find(|argument| matches!(argument.role, Role::Context))
+    }
+
+    /// The `E2` of `rpc::Streaming<T, E2>`, where the answer is one.
+    pub(crate) fn stream_error(&self) -> Option<&Type> {
+        self.answer_item().and_then(|_| shape::path(&self.value)).and_then(|path| shape::type_arguments(path).get(1).copied())
     }
 
     /// The items of the answer, if the answer is a stream.

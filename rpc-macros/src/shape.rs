@@ -1,5 +1,7 @@
 //! What a type is, judged by its text: all a macro has. Imports nothing of ours.
 
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::{AngleBracketedGenericArguments, GenericArgument, Path, PathArguments, Type, TypePath};
 
 /// The type without the parentheses and invisible groups around it.
@@ -38,12 +40,36 @@ pub(crate) fn type_arguments(path: &Path) -> Vec<&Type> {
     types.collect()
 }
 
+/// Whether this name stands anywhere in the tokens.
+pub(crate) fn mentions(tokens: &impl ToTokens, name: &str) -> bool {
+    fn within(tokens: TokenStream, name: &str) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(ident) => ident == name,
+            TokenTree::Group(group) => within(group.stream(), name),
+            _ => false,
+        })
+    }
+    within(tokens.to_token_stream(), name)
+}
+
 pub(crate) fn is_str(ty: &Type) -> bool {
     path(ty).is_some_and(|path| path.is_ident("str"))
 }
 
 pub(crate) fn is_u8(ty: &Type) -> bool {
     path(ty).is_some_and(|path| path.is_ident("u8"))
+}
+
+/// What certainly travels, unless somebody has given its name to something else.
+pub(crate) fn is_known(ty: &Type) -> bool {
+    const NAMES: [&str; 17] = [
+        "String", "bool", "char", "f32", "f64", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128",
+        "isize",
+    ];
+    match bare(ty) {
+        Type::Tuple(tuple) => tuple.elems.iter().all(is_known),
+        ty => path(ty).and_then(Path::get_ident).is_some_and(|name| NAMES.iter().any(|known| name == known)),
+    }
 }
 
 /// `Vec<u8>`, which travels as bytes.
@@ -78,6 +104,13 @@ mod tests {
         assert!(is_byte_vec(&parse_quote!(Vec<u8>)));
         assert!(is_byte_vec(&parse_quote!((::std::vec::Vec<u8>))));
         assert!(is_opt_byte_vec(&parse_quote!(core::option::Option<std::vec::Vec<u8>>)));
+    }
+
+    #[test]
+    fn a_name_is_found_at_any_depth_and_whole() {
+        let ty: Type = parse_quote!(Map<(u8, [Self; 4]), Selfish>);
+        assert!(mentions(&ty, "Self"));
+        assert!(!mentions(&ty, "Ma"));
     }
 
     #[test]

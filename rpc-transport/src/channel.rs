@@ -29,6 +29,11 @@ pub trait Client: Sized {
     fn channel(&self) -> Option<&Channel>;
 }
 
+/// What a client's service is at compile time: its name, its methods in the order of the wire, and their keys.
+pub fn describe<C: Client>() -> &'static ServiceInfo {
+    C::info()
+}
+
 /// Where a client's calls go. Used by generated code.
 #[derive(Debug)]
 pub enum Backend<D: ?Sized> {

@@ -44,9 +44,10 @@ pub(crate) struct Offered {
     methods: Vec<MethodState>,
 }
 
-/// What is learnt about a method while it runs.
-#[derive(Default)]
+/// What is known of a method, and learnt while it runs.
 struct MethodState {
+    /// Whether it asked for a task of its own.
+    spawn: bool,
     calls: AtomicU32,
     /// How many timed calls in a row were slow.
     slow: AtomicU32,
@@ -80,7 +81,7 @@ impl Services {
         let mut services = Self::default();
         for Offer { service, trusted } in offers {
             let info = service.info();
-            let methods = info.methods.iter().map(|_| MethodState::default()).collect();
+            let methods = info.methods.iter().map(MethodState::new).collect();
             if services.0.insert(info.name, Arc::new(Offered { service, trusted, methods })).is_some() {
                 return Err(format!("two services are named `{}`: give one of the traits another name", info.name));
             }
@@ -164,7 +165,7 @@ impl Offered {
         let future = self.service.call(Request::new(method, body, decoding, input));
         let mut running = Running { future, context: Some(context) };
         let state = &self.methods[method as usize];
-        if !large && state.slow.load(Ordering::Relaxed) < SLOW_STREAK {
+        if !large && state.is_inline() {
             match state.poll(&mut running) {
                 Poll::Ready(Reply::Stream(items)) => {
                     let context = running.context.take();
@@ -213,6 +214,16 @@ fn attach(session: &SessionState, key: ExchangeKey, task: Task) {
 }
 
 impl MethodState {
+    fn new(info: &MethodInfo) -> Self {
+        Self { spawn: info.spawn, calls: AtomicU32::new(0), slow: AtomicU32::new(0) }
+    }
+
+    /// Whether the first poll may happen in the driver's turn.
+    #[inline]
+    fn is_inline(&self) -> bool {
+        !self.spawn && self.slow.load(Ordering::Relaxed) < SLOW_STREAK
+    }
+
     /// The first poll. The waker does nothing: a handler that waits is polled again by its task.
     #[inline]
     fn poll(&self, running: &mut Running) -> Poll<Reply> {

@@ -5,10 +5,11 @@
 //! 5  server                         connection → session → channel → call → {local, handle}
 //! 4  driver → dispatch → handler
 //! 3  state
-//! 2  tcp, memory → stream           clock
+//! 2  tcp, memory → stream           clock           actor
 //! 1  error → endpoint            ending
 //! ```
 
+mod actor;
 mod call;
 mod channel;
 mod clock;
@@ -28,8 +29,9 @@ mod state;
 mod stream;
 mod tcp;
 
+pub use actor::Actor;
 pub use call::Call;
-pub use channel::{Backend, Channel, Client};
+pub use channel::{Backend, Channel, Client, describe};
 pub use connection::{Connection, ConnectionBuilder, connect};
 pub use ending::{Closed, Drained};
 pub use endpoint::{Endpoint, EndpointError, ToEndpoint};

@@ -28,7 +28,8 @@ pub trait IntoLocal<C> {
 ///
 /// A call behaves as over a connection, by the inherent methods and by the trait's: it has a deadline, can be cancelled by
 /// dropping it, and a panic in the handler fails it alone. There is no limit on message sizes, because there are no messages. A call without a deadline of its
-/// own or of its caller's has none here: no connection can be lost.
+/// own or of its caller's has none here: no connection can be lost. A service that stays on its thread
+/// (`#[rpc::service(local)]`) runs its handlers there, whoever polls the call.
 pub fn local<C>(server: impl IntoLocal<C>) -> C {
     server.into_local()
 }

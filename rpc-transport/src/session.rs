@@ -212,8 +212,8 @@ mod tests {
     #[test]
     fn methods_are_found_by_their_hash() {
         const METHODS: &[MethodInfo] = &[
-            MethodInfo { name: "a", hash: 10, kind: MethodKind::Unary },
-            MethodInfo { name: "b", hash: 20, kind: MethodKind::Unary },
+            MethodInfo { name: "a", hash: 10, kind: MethodKind::Unary, idempotent: false, spawn: false },
+            MethodInfo { name: "b", hash: 20, kind: MethodKind::Unary, idempotent: false, spawn: false },
         ];
         let info = ServiceInfo { name: "X", methods: METHODS, fingerprint: 0 };
         assert_eq!(map_methods(&info, &[5, 20]), [None, Some(1)]);

@@ -2,14 +2,18 @@
 //!
 //! No case asserts a time. What may hang is bounded by [`harness::HANG`], and a case that reaches it has failed.
 
+mod aliases;
 mod bad_input;
 mod cases;
 mod codecs;
 mod connections;
 mod decode_limits;
 mod dropped_at_every_poll;
+mod generic_services;
 mod harness;
 mod lab;
+mod local_services;
+mod macro_keys;
 mod proxy;
 mod raw;
 mod regressions;

@@ -1,4 +1,4 @@
-//! A service is the same for all who implement it.
+//! The client implements the service too, and would have to be what is asked of `Self`.
 
 #[rpc::service]
 pub trait Kv

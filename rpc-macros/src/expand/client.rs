@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 
-use super::{allow_deprecated, error_type, form, info, names, near, parameters};
+use super::{allow_deprecated, form, generics, info, names, near, outcome, parameters, sibling_docs};
 use crate::model::{Argument, Kind, Method, Role, Service};
 
 /// The type, its calls, and how it is made.
@@ -14,30 +14,32 @@ pub(super) fn client(service: &Service) -> TokenStream {
 
 fn ty(service: &Service) -> TokenStream {
     let private = service.private();
-    let (name, vis, client, twin) = (&service.item.ident, &service.item.vis, service.client(), service.twin());
+    let (name, vis, client, twin) = (&service.item.ident, &service.item.vis, service.client(), generics::twin(service));
+    let (parameters, filter) = (&service.item.generics, &service.item.generics.where_clause);
+    let (declared, named) = (generics::declared(service), generics::client(service));
     let label = client.to_string();
     let table = info::table(service);
-    let doc = format!("Calls a [`{name}`], here or elsewhere. Clones share its session.");
+    let doc = sibling_docs(service, &format!("Calls a [`{name}`], here or elsewhere. Clones share its session."));
     quote_spanned! {Span::mixed_site()=>
-        #[doc = #doc]
+        #doc
         #[allow(dead_code)]
-        #vis struct #client {
+        #vis struct #client #parameters #filter {
             backend: #private::Backend<dyn #twin>,
         }
         #[automatically_derived]
-        impl ::core::clone::Clone for #client {
+        impl #declared ::core::clone::Clone for #named #filter {
             fn clone(&self) -> Self {
                 Self { backend: ::core::clone::Clone::clone(&self.backend) }
             }
         }
         #[automatically_derived]
-        impl ::core::fmt::Debug for #client {
+        impl #declared ::core::fmt::Debug for #named #filter {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 f.debug_struct(#label).finish_non_exhaustive()
             }
         }
         #[automatically_derived]
-        impl #private::Client for #client {
+        impl #declared #private::Client for #named #filter {
             fn info() -> &'static #private::ServiceInfo {
                 #table
             }
@@ -52,13 +54,14 @@ fn ty(service: &Service) -> TokenStream {
 }
 
 fn calls(service: &Service) -> TokenStream {
-    let client = service.client();
+    let (declared, client, filter) =
+        (generics::declared(service), generics::client(service), &service.item.generics.where_clause);
     let allow = allow_deprecated(service);
     let calls = service.methods.iter().map(|method| call(service, method));
     quote! {
         #allow
         #[allow(dead_code, clippy::all)]
-        impl #client {
+        impl #declared #client #filter {
             #(#calls)*
         }
     }
@@ -67,9 +70,9 @@ fn calls(service: &Service) -> TokenStream {
 /// An inherent method: the call owns what it needs.
 fn call(service: &Service, method: &Method) -> TokenStream {
     let private = service.private();
-    let (vis, twin) = (&service.item.vis, service.twin());
+    let (vis, twin) = (&service.item.vis, generics::twin_path(service));
     let Method { ident, value, .. } = method;
-    let (doc, error) = (documentation(service, method), error_type(service, method));
+    let (doc, error) = (documentation(service, method), outcome::error_type(service, method));
     let parameters = method.arguments.iter().filter_map(|argument| call_parameter(&private, argument));
     let remote = on_channel(&private, method, Stream::Any);
     let owned = method.arguments.iter().filter_map(|argument| form::owned(&private, argument));
@@ -119,13 +122,14 @@ fn call_parameter(private: &TokenStream, argument: &Argument) -> Option<TokenStr
 
 /// The trait for the client. What is local borrows its arguments; what is remote is one of the calls above.
 pub(super) fn as_trait(service: &Service) -> TokenStream {
-    let (name, client) = (&service.item.ident, service.client());
+    let (declared, bound, client) = (generics::declared(service), generics::bound(service), generics::client(service));
+    let filter = &service.item.generics.where_clause;
     let allow = allow_deprecated(service);
     let methods = service.methods.iter().map(|method| trait_method(service, method));
     quote! {
         #allow
         #[automatically_derived]
-        impl #name for #client {
+        impl #declared #bound for #client #filter {
             #(#methods)*
         }
     }
@@ -133,7 +137,7 @@ pub(super) fn as_trait(service: &Service) -> TokenStream {
 
 fn trait_method(service: &Service, method: &Method) -> TokenStream {
     let private = service.private();
-    let twin = service.twin();
+    let twin = generics::twin_path(service);
     let (Method { ident, output, .. }, twin_method) = (method, method.twin());
     let (parameters, names) = (parameters(method), names(method));
     let (channel, call) = remote_call(service, method);
@@ -141,17 +145,19 @@ fn trait_method(service: &Service, method: &Method) -> TokenStream {
         let ident = &argument.ident;
         quote!(.in_context(#ident))
     });
+    let here = near(ident);
+    let answer = outcome::from_result(&private, method, quote_spanned!(here=> call.await));
+    let direct = quote_spanned!(here=> #private::Direct::new(#twin::#twin_method(&**service, #(#names),*)) #in_context .await);
+    let direct = outcome::from_result(&private, method, direct);
     // The call is made in a statement of its own, so that nothing it borrows is held over the await.
     quote_spanned! {near(ident)=>
         async fn #ident(&self, #(#parameters),*) -> #output {
             match &self.backend {
                 #private::Backend::Remote(#channel) => {
                     let call = #call #in_context;
-                    call.await
+                    #answer
                 }
-                #private::Backend::Local(service) => {
-                    #private::Direct::new(#twin::#twin_method(&**service, #(#names),*)) #in_context .await
-                }
+                #private::Backend::Local(service) => #direct
             }
         }
     }
@@ -164,9 +170,9 @@ fn remote_call(service: &Service, method: &Method) -> (TokenStream, TokenStream)
         let call = on_channel(&service.private(), method, Stream::Streaming);
         return (quote_spanned!(near(&method.ident)=> channel), call);
     }
-    let (client, ident) = (service.client(), &method.ident);
+    let ident = &method.ident;
     let passed = method.wire().map(|(argument, _)| &argument.ident);
-    (quote!(_), quote_spanned!(near(ident)=> #client::#ident(self, #(#passed),*)))
+    (quote!(_), quote_spanned!(near(ident)=> Self::#ident(self, #(#passed),*)))
 }
 
 /// Which of a channel's twin methods a stream argument goes to.
@@ -180,13 +186,13 @@ enum Stream {
 
 /// The call on a channel.
 fn on_channel(private: &TokenStream, method: &Method, stream: Stream) -> TokenStream {
-    let here = near(&method.output);
+    let (here, checked) = (outcome::place(method), outcome::checked_errors(private, method));
     let index = method.index;
-    let arguments = method.wire().map(|(argument, form)| form::encoded(private, &argument.ident, form));
+    let arguments = method.wire().map(|(argument, form)| form::encoded(private, argument, form));
     let arguments = quote!(&(#(#arguments,)*));
     let answer = form::answer_type(private, method.answer_item().unwrap_or(&method.value));
     let (items, wire_item) = match method.stream() {
-        Some((argument, item)) => (Some(&argument.ident), form::answer_type(private, item)),
+        Some((argument, item)) => (Some(&argument.ident), form::item_type(private, item)),
         None => (None, TokenStream::new()),
     };
     let call = match (method.kind(), stream) {
@@ -206,5 +212,6 @@ fn on_channel(private: &TokenStream, method: &Method, stream: Stream) -> TokenSt
             quote_spanned!(here=> bidi_stream_of::<_, #wire_item, _, #answer, _, _, _>(#index, #arguments, #items))
         }
     };
-    quote_spanned!(here=> channel.#call)
+    let call = quote_spanned!(near(&method.output)=> channel.#call);
+    if checked.is_empty() { call } else { quote!({ #checked #call }) }
 }

@@ -18,7 +18,7 @@ pub(super) fn unread(item: &TokenStream, faults: &Faults) -> TokenStream {
 /// The trait, and the client and the server of its sound methods. They do not implement it, for the others are missing.
 pub(super) fn parsed(parsed: &Parsed, faults: &Faults) -> TokenStream {
     let errors = faults.to_compile_errors();
-    let mut item = trait_item::item(&parsed.service.item);
+    let mut item = trait_item::item(&parsed.service);
     name_no_patterns(&mut item);
     let siblings = parsed.sound_head.then(|| siblings(&parsed.service));
     quote!(#errors #item #siblings)

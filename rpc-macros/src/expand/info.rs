@@ -26,8 +26,16 @@ pub(super) fn table(service: &Service) -> TokenStream {
 }
 
 fn row(private: &TokenStream, method: &Method) -> TokenStream {
-    let Method { name, hash, .. } = method;
+    let Method { name, hash, idempotent, spawn, .. } = method;
     // The variants of the model are those of the facade.
     let kind = Ident::new(&format!("{:?}", method.kind()), Span::call_site());
-    quote!(#private::MethodInfo { name: #name, hash: #hash, kind: #private::MethodKind::#kind })
+    quote! {
+        #private::MethodInfo {
+            name: #name,
+            hash: #hash,
+            kind: #private::MethodKind::#kind,
+            idempotent: #idempotent,
+            spawn: #spawn,
+        }
+    }
 }

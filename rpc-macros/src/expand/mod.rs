@@ -4,22 +4,23 @@
 //! `mixed_site`, so that they never meet the user's arguments, whatever their names. And what is written for a method is located
 //! at the method, so that the compiler's errors point there and not at the attribute.
 
-mod assertion;
 mod client;
 mod fallback;
 mod form;
+mod generics;
 mod info;
 mod local;
+mod outcome;
 mod server;
 mod trait_item;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::spanned::Spanned;
-use syn::{Ident, ItemTrait, Type};
+use syn::{Attribute, Ident, ItemTrait, Type};
 
 use crate::fault::Faults;
-use crate::model::{ErrorType, Method, Service};
+use crate::model::{Method, Service};
 use crate::{attr, check, parse};
 
 /// The whole attribute: from its tokens to what stands in their place.
@@ -33,7 +34,7 @@ pub(crate) fn service(attr: TokenStream, item: TokenStream) -> TokenStream {
             return fallback::unread(&item, &faults);
         }
     };
-    let mut parsed = parse::service(keys.krate, item, &mut faults);
+    let mut parsed = parse::service(keys, item, &mut faults);
     check::check(&mut parsed.service, &mut faults);
     if faults.is_empty() { whole(&parsed.service) } else { fallback::parsed(&parsed, &faults) }
 }
@@ -47,7 +48,7 @@ fn read_trait(item: TokenStream) -> syn::Result<ItemTrait> {
 }
 
 fn whole(service: &Service) -> TokenStream {
-    let item = trait_item::item(&service.item);
+    let item = trait_item::item(service);
     let shared = trait_item::shared(service);
     let client = client::as_trait(service);
     let siblings = siblings(service);
@@ -56,30 +57,15 @@ fn whole(service: &Service) -> TokenStream {
 
 /// All that stands on its own for each method, and so can be had for the sound methods of a faulty trait.
 fn siblings(service: &Service) -> TokenStream {
-    let assertions = assertion::assertions(service);
     let server = server::server(service);
     let client = client::client(service);
     let twin = local::twin(service);
-    // The assertions come first, for theirs are the errors to be read first.
-    quote!(#assertions #server #client #twin)
+    quote!(#server #client #twin)
 }
 
 /// The span of code whose names are ours and whose errors belong at the user's tokens.
 fn near(tokens: &impl Spanned) -> Span {
     Span::mixed_site().located_at(tokens.span())
-}
-
-/// The `E` of a method's `rpc::Result<T, E>`.
-fn error_type(service: &Service, method: &Method) -> TokenStream {
-    let private = service.private();
-    match &method.error {
-        ErrorType::Never => quote!(#private::Never),
-        ErrorType::Named(ty) => quote!(#ty),
-        ErrorType::Alias => {
-            let output = &method.output;
-            quote!(<#output as #private::Outcome>::Error)
-        }
-    }
 }
 
 /// `name: Type` for each argument, as written.
@@ -94,10 +80,18 @@ fn names(method: &Method) -> impl Iterator<Item = &Ident> {
     method.arguments.iter().map(|argument| &argument.ident)
 }
 
-/// Generated code calls deprecated methods too; only the user's calls should be warned of.
+/// Generated code names deprecated traits and methods too; only the user's own words should be warned of.
 fn allow_deprecated(service: &Service) -> Option<TokenStream> {
-    let deprecated = |method: &Method| method.attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
-    service.methods.iter().any(deprecated).then(|| quote!(#[allow(deprecated)]))
+    let deprecated = |attrs: &[Attribute]| attrs.iter().any(|attr| attr.path().is_ident("deprecated"));
+    let mut methods = service.methods.iter();
+    (deprecated(&service.item.attrs) || methods.any(|method| deprecated(&method.attrs))).then(|| quote!(#[allow(deprecated)]))
+}
+
+/// What the macro says about a sibling, and behind it what the user said about the trait.
+fn sibling_docs(service: &Service, own: &str) -> TokenStream {
+    let mut docs = service.docs().peekable();
+    let gap = docs.peek().is_some().then(|| quote!(#[doc = ""]));
+    quote!(#[doc = #own] #gap #(#docs)*)
 }
 
 #[cfg(test)]

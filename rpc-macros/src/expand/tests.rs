@@ -39,6 +39,168 @@ fn two_methods_expand_to_a_server_and_a_client() {
     assert_snapshot("two_methods.txt", &text);
 }
 
+/// One form each, so that a change of the expansion is read where it belongs.
+#[test]
+fn each_form_expands_as_its_snapshot_says() {
+    let forms = [
+        (
+            "unary.txt",
+            quote!(),
+            quote! {
+                pub trait Kv {
+                    async fn put(
+                        &self,
+                        key: &str,
+                        bytes: &[u8],
+                        rows: &[Row],
+                        numbers: &[u64],
+                        row: &Row,
+                        vector: &Vec<u8>,
+                        owned: Vec<u8>,
+                        maybe: Option<Vec<u8>>,
+                        table: Table,
+                        count: u32,
+                        cx: &rpc::Context,
+                    ) -> rpc::Result<Stats, KvError>;
+                }
+            },
+        ),
+        (
+            "server_stream.txt",
+            quote!(),
+            quote!(
+                pub trait Kv {
+                    async fn watch(&self, prefix: &str) -> rpc::Result<rpc::Streaming<Event, WatchError>, KvError>;
+                }
+            ),
+        ),
+        (
+            "client_stream.txt",
+            quote!(),
+            quote!(
+                pub trait Kv {
+                    async fn import(&self, table: &str, rows: rpc::Streaming<Row>) -> rpc::Result<u64>;
+                }
+            ),
+        ),
+        (
+            "bidi_stream.txt",
+            quote!(),
+            quote!(
+                pub trait Kv {
+                    async fn exchange(&self, chunks: rpc::Streaming<Vec<u8>>) -> rpc::Result<rpc::Streaming<Vec<u8>>>;
+                }
+            ),
+        ),
+        (
+            "oneway.txt",
+            quote!(),
+            quote!(
+                pub trait Kv {
+                    #[rpc(oneway)]
+                    async fn log(&self, line: &str) -> rpc::Result<()>;
+                }
+            ),
+        ),
+        (
+            "pinned_name.txt",
+            quote!(),
+            quote!(
+                pub(crate) trait Kv {
+                    #[rpc(name = "get")]
+                    async fn fetch(&self) -> rpc::Result<()>;
+                }
+            ),
+        ),
+        (
+            "idempotent_and_spawn.txt",
+            quote!(),
+            quote!(
+                trait Kv {
+                    #[rpc(idempotent, spawn)]
+                    async fn digest(&self) -> rpc::Result<u64>;
+                }
+            ),
+        ),
+        (
+            "alias.txt",
+            quote!(),
+            quote!(
+                trait Kv {
+                    async fn get(&self, key: &str) -> Result<Row>;
+                }
+            ),
+        ),
+        (
+            "generic.txt",
+            quote!(),
+            quote! {
+                pub trait Store<K: Value, V = String, const N: usize = 4>: Clone
+                where
+                    V: Value,
+                {
+                    async fn get(&self, key: &K) -> rpc::Result<Page<V, N>>;
+                }
+            },
+        ),
+        (
+            "local.txt",
+            quote!(local),
+            quote! {
+                /// Stays at home.
+                pub trait Kv {
+                    async fn get(&self, key: &str, cx: &rpc::Context) -> rpc::Result<Row, KvError>;
+                    async fn watch(&self, tables: rpc::Streaming<String>) -> rpc::Result<rpc::Streaming<Event>>;
+                }
+            },
+        ),
+        (
+            "documented.txt",
+            quote!(),
+            quote! {
+                /// A store of keys.
+                ///
+                /// It is small.
+                #[deprecated = "use a larger one"]
+                pub trait Kv {
+                    /// Reads one key.
+                    ///
+                    /// # Errors
+                    /// If there is none.
+                    async fn get(&self) -> rpc::Result<()>;
+                    #[deprecated]
+                    async fn put(&self) -> rpc::Result<()>;
+                }
+            },
+        ),
+    ];
+    for (name, attr, item) in forms {
+        assert_snapshot(name, &expanded(attr, item));
+    }
+}
+
+#[test]
+fn the_words_about_a_trait_are_those_about_its_client_and_server() {
+    let text = expanded(
+        quote!(),
+        quote! {
+            /// A store of keys.
+            pub trait Kv {
+                /// Reads one key.
+                async fn get(&self) -> rpc::Result<()>;
+                async fn put(&self) -> rpc::Result<()>;
+            }
+        },
+    );
+    for line in
+        ["///Serves a [`Kv`]. Clones share the service.", "///Calls a [`Kv`], here or elsewhere. Clones share its session."]
+    {
+        assert!(text.contains(&format!("{line}\n///\n/// A store of keys.\n")), "{line}");
+    }
+    assert!(text.contains("    /// Reads one key.\n    pub fn get(&self)"));
+    assert!(text.contains("    ///Calls [`Kv::put`].\n    pub fn put(&self)"));
+}
+
 #[test]
 fn the_expansion_names_the_facade_under_the_given_path_only() {
     let item = quote!(
@@ -72,7 +234,7 @@ fn all_faults_are_reported_together() {
     let text = expanded(
         quote!(retries = 3),
         quote! {
-            trait Kv<K> {
+            trait Kv<'a> {
                 const LIMIT: u32;
                 fn get(&mut self, key: &mut str);
                 #[rpc(twice)]
@@ -109,12 +271,12 @@ fn a_faulty_head_leaves_the_trait_alone() {
     let text = expanded(
         quote!(),
         quote!(
-            trait Kv<K> {
-                async fn get(&self, key: K) -> rpc::Result<()>;
+            trait Kv<'a> {
+                async fn get(&self) -> rpc::Result<()>;
             }
         ),
     );
-    assert!(text.contains("trait Kv<K>: ::core::marker::Send + ::core::marker::Sync"));
+    assert!(text.contains("trait Kv<'a>: ::core::marker::Send + ::core::marker::Sync"));
     assert!(!text.contains("KvServer"));
 }
 

@@ -12,6 +12,8 @@ use crate::shape;
 pub(super) struct Answer {
     pub(super) value: Type,
     pub(super) error: ErrorType,
+    /// Whether the `Result` is certainly the facade's.
+    pub(super) certain: bool,
 }
 
 impl Answer {
@@ -52,16 +54,17 @@ pub(super) fn parse(signature: &Signature, krate: &Path, faults: &mut Faults) ->
     if let ErrorType::Named(error) = &error {
         nested::check_answer(error, faults);
     }
-    (faults.count() == before).then(|| Answer { value: value.clone(), error })
+    let certain = is_facade(result, krate);
+    (faults.count() == before).then(|| Answer { value: value.clone(), error, certain })
 }
 
 fn check_stream(value: &Type, faults: &mut Faults) {
-    let types = shape::path(value).map(shape::type_arguments).unwrap_or_default();
-    if types.is_empty() {
+    let path = shape::path(value);
+    if path.map(shape::type_arguments).unwrap_or_default().is_empty() {
         faults.at(value, "the stream needs the type of its items: `rpc::Streaming<T>`");
     }
-    for ty in types {
-        nested::check_answer(ty, faults);
+    if let Some(last) = path.and_then(|path| path.segments.last()) {
+        nested::check_items(&last.arguments, faults);
     }
 }
 

@@ -1,9 +1,9 @@
 //! One method: its signature's head, and what the parts make together.
 
-use syn::{Attribute, FnArg, GenericParam, Path, Receiver, ReceiverKind, ReturnType, Safety, Signature, TraitItemFn};
+use syn::{Attribute, FnArg, GenericParam, Receiver, ReceiverKind, ReturnType, Safety, Signature, TraitItemFn};
 
 use super::{answer, argument};
-use crate::attr;
+use crate::attr::{self, ServiceKeys};
 use crate::fault::Faults;
 use crate::model::{Argument, Method, Role};
 
@@ -11,12 +11,15 @@ use crate::model::{Argument, Method, Role};
 const MAX_ARGUMENTS: usize = 16;
 
 /// The method, if it is sound.
-pub(super) fn parse(method: &TraitItemFn, krate: &Path, faults: &mut Faults) -> Option<Method> {
+pub(super) fn parse(method: &TraitItemFn, service: &ServiceKeys, faults: &mut Faults) -> Option<Method> {
     let before = faults.count();
     let signature = &method.sig;
     let keys = attr::method(&method.attrs, faults);
     for attr in method.attrs.iter().filter(|attr| attr.path().is_ident("cfg")) {
         faults.at(attr, "a method is not conditional: both sides must have the same methods; put `#[cfg]` on the trait");
+    }
+    for attr in method.attrs.iter().filter(|attr| attr::is_ours_perhaps(attr)) {
+        faults.at(attr, "a method's keys are not conditional: they are read before `cfg_attr` is");
     }
     check_qualifiers(signature, faults);
     if let Some(body) = &method.default {
@@ -29,9 +32,12 @@ pub(super) fn parse(method: &TraitItemFn, krate: &Path, faults: &mut Faults) -> 
     });
     let arguments = arguments.collect::<Vec<_>>();
     check_together(signature, &arguments, faults);
-    let answer = answer::parse(signature, krate, faults);
+    let answer = answer::parse(signature, &service.krate, faults);
     if keys.oneway {
         check_oneway(signature, &arguments, answer.as_ref(), faults);
+    }
+    if let Some(spawn) = keys.spawn.as_ref().filter(|_| service.local) {
+        faults.at(spawn, "each call of a `local` service is a task already, and all of them share its thread: leave out `spawn`");
     }
     if faults.count() > before {
         return None;
@@ -47,7 +53,10 @@ pub(super) fn parse(method: &TraitItemFn, krate: &Path, faults: &mut Faults) -> 
         attrs: method.attrs.iter().filter(|attr| is_carried_over(attr)).cloned().collect(),
         arguments,
         oneway: keys.oneway,
+        idempotent: keys.idempotent,
+        spawn: keys.spawn.is_some(),
         output: (**output).clone(),
+        certain: answer.certain,
         value: answer.value,
         error: answer.error,
     })

@@ -8,8 +8,9 @@ mod nested;
 
 use std::collections::HashSet;
 
-use syn::{ItemTrait, Path, TraitItem};
+use syn::{ItemTrait, TraitItem};
 
+use crate::attr::ServiceKeys;
 use crate::fault::Faults;
 use crate::model::{Method, Service};
 
@@ -21,13 +22,14 @@ pub(crate) struct Parsed {
 }
 
 /// Reads the trait, noting all that is wrong with it.
-pub(crate) fn service(krate: Path, mut item: ItemTrait, faults: &mut Faults) -> Parsed {
+pub(crate) fn service(keys: ServiceKeys, mut item: ItemTrait, faults: &mut Faults) -> Parsed {
     let before = faults.count();
-    head::check(&item, faults);
+    head::check(&item, keys.local, faults);
     let sound_head = faults.count() == before;
     drop_duplicates(&mut item, faults);
-    let methods = item.items.iter().filter_map(|item| member(item, &krate, faults)).collect();
-    Parsed { service: Service { krate, item, methods }, sound_head }
+    let methods = item.items.iter().filter_map(|item| member(item, &keys, faults)).collect();
+    let ServiceKeys { krate, local } = keys;
+    Parsed { service: Service { krate, local, item, methods }, sound_head }
 }
 
 /// The compiler would report the second of two methods once more, so it does not get to see it.
@@ -43,9 +45,9 @@ fn drop_duplicates(item: &mut ItemTrait, faults: &mut Faults) {
     });
 }
 
-fn member(item: &TraitItem, krate: &Path, faults: &mut Faults) -> Option<Method> {
+fn member(item: &TraitItem, keys: &ServiceKeys, faults: &mut Faults) -> Option<Method> {
     match item {
-        TraitItem::Fn(method) => return method::parse(method, krate, faults),
+        TraitItem::Fn(method) => return method::parse(method, keys, faults),
         TraitItem::Const(constant) => faults.at(&constant.ident, "a service has methods only: a constant cannot be called"),
         TraitItem::Type(ty) => {
             faults.at(&ty.ident, "a service has methods only: the client cannot know a type that the implementor chooses");

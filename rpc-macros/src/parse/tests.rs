@@ -5,11 +5,22 @@ use quote::quote;
 use syn::parse_quote;
 
 use super::*;
+use crate::attr;
+
+/// The keys of `#[rpc::service(..)]`.
+fn keys(tokens: TokenStream) -> ServiceKeys {
+    attr::service(tokens, &mut Faults::default())
+}
 
 /// What is wrong with a trait.
 fn faults(item: TokenStream) -> Vec<String> {
+    faults_of(quote!(), item)
+}
+
+/// What is wrong with a trait that has keys.
+fn faults_of(attr: TokenStream, item: TokenStream) -> Vec<String> {
     let mut faults = Faults::default();
-    service(parse_quote!(::rpc), syn::parse2(item).expect("the case is a trait"), &mut faults);
+    service(keys(attr), syn::parse2(item).expect("the case is a trait"), &mut faults);
     faults.messages()
 }
 
@@ -36,7 +47,7 @@ fn a_plain_service_has_no_fault() {
             async fn aliased(&self, cx: &rpc::Context) -> Result<()>;
             async fn chat(&self, room: String, said: rpc::Streaming<Line>, cx: &Context) -> rpc::Result<rpc::Streaming<Line, E>, E>;
             #[rpc(oneway, name = "say")]
-            #[rpc(idempotent)]
+            #[rpc(idempotent, spawn)]
             async fn log(&self, line: &str) -> rpc::Result<()>;
         }
     });
@@ -44,13 +55,31 @@ fn a_plain_service_has_no_fault() {
 }
 
 #[test]
-fn a_service_has_no_generics() {
+fn a_service_may_leave_types_and_constants_open() {
+    let found = faults(quote! {
+        trait Kv<K: Serialize, V = String, const N: usize = 4>
+        where
+            V: for<'de> Deserialize<'de> + Clone,
+            Vec<K>: Clone,
+        {
+            async fn get(&self, key: K) -> rpc::Result<Page<V, N>>;
+        }
+    });
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_service_has_no_lifetimes() {
     assert_eq!(
         faults(quote!(
-            trait Kv<K> {}
+            trait Kv<'a> {}
         )),
-        ["a service has no generics: name the types in its methods"]
+        ["a service has no lifetimes: what its methods borrow lives as long as the call"]
     );
+}
+
+#[test]
+fn a_service_asks_nothing_of_self() {
     assert_eq!(
         faults(quote!(
             trait Kv
@@ -59,7 +88,79 @@ fn a_service_has_no_generics() {
             {
             }
         )),
-        ["a service has no `where` clause"]
+        ["a service asks nothing of `Self` here: its client would have to be that too"]
+    );
+    let fault = "a type parameter has nothing to do with `Self`: that is another type on the other side";
+    assert_eq!(
+        faults(quote!(
+            trait Kv<T: From<Self>> {}
+        )),
+        [fault]
+    );
+    assert_eq!(
+        faults(quote!(
+            trait Kv<T: Copy = Self> {}
+        )),
+        [fault]
+    );
+}
+
+#[test]
+fn a_type_parameter_has_a_size() {
+    let fault = "a type parameter of a service has a size: its values travel";
+    assert_eq!(
+        faults(quote!(
+            trait Kv<T: ?Sized> {}
+        )),
+        [fault]
+    );
+    assert_eq!(
+        faults(quote!(
+            trait Kv<T>
+            where
+                T: ?Sized,
+            {
+            }
+        )),
+        [fault]
+    );
+}
+
+#[test]
+fn a_type_parameter_says_what_it_can_do() {
+    let found = faults(quote!(
+        trait Kv<K, V: Serialize, W>
+        where
+            W: Serialize,
+        {
+        }
+    ));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("`K` has to travel, and the trait has to say so: `Serialize +"), "{found:?}");
+}
+
+#[test]
+fn a_local_service_has_one_thread() {
+    assert_eq!(
+        faults_of(
+            quote!(local),
+            quote!(
+                trait Kv: Send {}
+            )
+        ),
+        ["a `local` service stays on its thread: leave this out"]
+    );
+    assert_eq!(
+        faults_of(
+            quote!(local),
+            quote!(
+                trait Kv: Clone + 'static {
+                    #[rpc(spawn)]
+                    async fn get(&self) -> rpc::Result<()>;
+                }
+            )
+        ),
+        ["each call of a `local` service is a task already, and all of them share its thread: leave out `spawn`"]
     );
 }
 
@@ -98,6 +199,14 @@ fn a_method_is_not_conditional() {
         method_faults(quote!(
             #[cfg(test)]
             async fn get(&self) -> rpc::Result<()>;
+        )),
+        [fault]
+    );
+    let fault = "a method's keys are not conditional: they are read before `cfg_attr` is";
+    assert_eq!(
+        method_faults(quote!(
+            #[cfg_attr(test, rpc(oneway))]
+            async fn log(&self) -> rpc::Result<()>;
         )),
         [fault]
     );
@@ -331,6 +440,19 @@ fn an_answer_borrows_nothing() {
 }
 
 #[test]
+fn a_stream_that_comes_back_borrows_nothing_and_is_told_how_to_live_without() {
+    for items in [quote!(Streaming<&Row>), quote!(Streaming<'_, Row>), quote!(Streaming<Cow<'static, str>>)] {
+        let found = answer_faults(quote!(rpc::Result<rpc::#items>));
+        assert_eq!(found.len(), 1, "{items}: {found:?}");
+        assert!(found[0].contains("cannot borrow from `&self`") && found[0].contains("`inner: Arc<Inner>`"), "{found:?}");
+    }
+    assert_eq!(
+        answer_faults(quote!(rpc::Result<impl Stream<Item = &Row>>)),
+        ["a stream travels as `rpc::Streaming<T>`, which any stream can be made into"]
+    );
+}
+
+#[test]
 fn nothing_comes_back_from_a_oneway_method() {
     let fault = "nothing comes back from a `oneway` method: it returns `rpc::Result<()>`";
     for answer in [quote!(rpc::Result<u32>), quote!(rpc::Result<(), KvError>), quote!(rpc::Result<rpc::Streaming<u8>>)] {
@@ -356,7 +478,7 @@ fn the_sound_methods_of_a_faulty_trait_are_kept() {
             async fn put(&self) -> rpc::Result<()>;
         }
     };
-    let parsed = service(parse_quote!(::rpc), item, &mut faults);
+    let parsed = service(keys(quote!()), item, &mut faults);
     assert!(parsed.sound_head);
     assert_eq!(parsed.service.methods.iter().map(|method| &*method.name).collect::<Vec<_>>(), ["put"]);
 }

@@ -1,4 +1,4 @@
-//! The other side could not know `K`.
+//! What stays open has to travel too, and the trait says so.
 
 #[rpc::service]
 pub trait Kv<K> {
