@@ -33,7 +33,7 @@ syscalls() {
 
 printf '%-9s %14s %14s\n' workload instr/call syscalls/call
 for workload in "${@:-w1 w2 w3 w4 w5 w6 note}"; do for w in $workload; do
-  case $w in w4) n=20 m=60;; w5|up) n=20000 m=100000;; w1) n=1000 m=5000;; *) n=6400 m=64000;; esac
+  case $w in w4) n=20 m=200;; w5|up) n=20000 m=100000;; w1) n=1000 m=5000;; *) n=6400 m=64000;; esac
   i1=$(instructions "$w" $n); i2=$(instructions "$w" $((2 * n)))
   s1=$(syscalls "$w" $m); s2=$(syscalls "$w" $((2 * m)))
   awk -v w="$w" -v i=$((i2 - i1)) -v n=$n -v s=$((s2 - s1)) -v m=$m 'BEGIN {printf "%-9s %14.0f %14.3f\n", w, i / n, s / m}'

@@ -22,9 +22,10 @@ pub struct Limits {
     pub exchanges: u64,
     /// Bytes that the peer may send ahead of the application on one stream. 256 KiB, as yamux has it.
     pub stream_window: u64,
-    /// The same for a whole session. 1 MiB.
+    /// The same for a whole session. 2 MiB: the first pieces of eight large messages.
     pub session_window: u64,
-    /// The same for a whole connection. 16 MiB: so many sessions that read nothing at all that the others still go on.
+    /// Bytes that the peer may send ahead of this side's driver over the whole connection; what sessions hold is bounded by
+    /// their own windows. 4 MiB: 30 ms at 1 Gbit/s.
     pub connection_window: u64,
     /// The time a peer has for the whole handshake. 10 s.
     pub handshake: Duration,
@@ -51,8 +52,8 @@ impl Default for Limits {
             sessions: 128,
             exchanges: 1024,
             stream_window: 256 * 1024,
-            session_window: 1024 * 1024,
-            connection_window: 16 * 1024 * 1024,
+            session_window: 2 * 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
             handshake: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(15),
             keepalive_timeout: Duration::from_secs(10),

@@ -271,6 +271,13 @@ impl<U> Exchange<U> {
         }
     }
 
+    /// What is left of the message that is to be written next, in bytes.
+    pub(super) fn next_len(&self) -> usize {
+        let item = self.streams.as_ref().and_then(|streams| streams.outgoing.front());
+        let next = self.tx.body.as_ref().map(Body::as_slice).or(item);
+        next.map_or(0, |message| message.len() - self.tx.written.min(message.len()))
+    }
+
     /// Whether the peer sent, or may still send, what the application has not taken.
     pub(super) fn has_untaken(&self) -> bool {
         let rx = &self.rx;

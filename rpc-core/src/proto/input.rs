@@ -4,10 +4,25 @@ use super::error::ProtocolError;
 use crate::code::Code;
 use crate::wire::header::{Head, PREFIX, RawFrame};
 
-/// The receive buffer of a connection. Grows to one frame of the allowed size, after that size was checked, and no
-/// further.
+/// Frames larger than the first buffer after which it grows to hold several: a peer that sends so many has more.
+const STREAK: u32 = 4;
+
+/// How many large frames the buffer holds then: reads are few, and what is moved between them is little.
+const FRAMES: usize = 4;
+
+/// Reads without a large frame after which the buffer is small again.
+const QUIET: u32 = 256;
+
+/// The receive buffer of a connection. It grows to one frame of the allowed size, after that size was checked; to four
+/// while large frames come in numbers; and shrinks when they have stopped.
 #[derive(Debug)]
 pub struct Input {
+    /// Its size at the start.
+    capacity: usize,
+    /// Large frames since the buffer was small.
+    large: u32,
+    /// Reads since the last large frame.
+    quiet: u32,
     /// Initialised to its whole length, so that a socket can be read into it without `unsafe`.
     buffer: Vec<u8>,
     start: usize,
@@ -17,7 +32,8 @@ pub struct Input {
 impl Input {
     /// An empty buffer of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { buffer: vec![0; capacity.max(PREFIX)], start: 0, end: 0 }
+        let capacity = capacity.max(PREFIX);
+        Self { capacity, large: 0, quiet: 0, buffer: vec![0; capacity], start: 0, end: 0 }
     }
 
     /// Where the next bytes go; never empty. Call [`advance`](Self::advance) with how many there were.
@@ -25,10 +41,15 @@ impl Input {
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-        } else if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+            if self.large > 0 {
+                self.shrink();
+            }
+        } else {
+            let (free, pending) = (self.buffer.len() - self.end, self.end - self.start);
+            // Moving a little makes room for a large read.
+            if free == 0 || (self.large > 0 && free < self.buffer.len() / 2 && self.start >= 2 * pending) {
+                self.move_to_front();
+            }
         }
         debug_assert!(self.end < self.buffer.len(), "frames are taken before more is read");
         &mut self.buffer[self.end..]
@@ -75,6 +96,9 @@ impl Input {
             self.make_room(whole);
             return Ok(None);
         }
+        if whole > self.capacity {
+            (self.large, self.quiet) = (self.large.saturating_add(1), 0);
+        }
         let frame = &self.buffer[self.start..self.start + whole];
         self.start += whole;
         Ok(Some(RawFrame { kind: frame[0], flags: frame[PREFIX], rest: &frame[PREFIX + 1..] }))
@@ -82,11 +106,25 @@ impl Input {
 
     /// Makes the buffer large enough for a frame of `whole` bytes, whose length has been checked.
     fn make_room(&mut self, whole: usize) {
-        if self.buffer.len() < whole {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            self.buffer.resize(whole, 0);
+        let wanted = if whole > self.capacity && self.large >= STREAK { FRAMES * whole } else { whole };
+        if self.buffer.len() < wanted {
+            self.move_to_front();
+            self.buffer.resize(wanted, 0);
+        }
+    }
+
+    fn move_to_front(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    /// Counts a read while the buffer is large and empty, and gives its memory back when large frames have stopped.
+    fn shrink(&mut self) {
+        self.quiet += 1;
+        if self.quiet > QUIET {
+            (self.large, self.quiet) = (0, 0);
+            self.buffer = vec![0; self.capacity];
         }
     }
 }
@@ -120,6 +158,9 @@ mod tests {
             space[..n].copy_from_slice(&bytes[..n]);
             input.advance(n);
             bytes = &bytes[n..];
+            if !bytes.is_empty() {
+                assert!(input.next_frame(MAX).unwrap().is_none(), "the frame is not whole yet");
+            }
         }
     }
 
@@ -138,6 +179,26 @@ mod tests {
         let mut input = Input::new(16);
         feed(&mut input, &[4, 0, 0, 0]);
         assert_eq!(input.next_frame(MAX).unwrap_err().reason.code, Code::PROTOCOL);
+    }
+
+    #[test]
+    fn the_buffer_holds_several_large_frames_while_they_come_and_is_small_again_behind_them() {
+        let mut input = Input::new(64);
+        // In reads that end in the middle of frames.
+        let mut stream = frame(0xA1, &[1; 1000]).repeat(20);
+        while !stream.is_empty() {
+            let n = input.space().len().min(stream.len()).min(600);
+            input.space()[..n].copy_from_slice(&stream[..n]);
+            input.advance(n);
+            stream.drain(..n);
+            while input.next_frame(MAX).unwrap().is_some() {}
+        }
+        assert_eq!(input.buffer.len(), FRAMES * 1005);
+        for _ in 0..2 * QUIET {
+            feed(&mut input, &frame(0xA1, &[1; 10]));
+            assert!(input.next_frame(MAX).unwrap().is_some());
+        }
+        assert_eq!(input.buffer.len(), 64);
     }
 
     proptest! {
@@ -177,7 +238,7 @@ mod tests {
                         Err(_) => return Ok(()),
                     }
                 }
-                prop_assert!(input.buffer.len() <= PREFIX + MAX as usize);
+                prop_assert!(input.buffer.len() <= FRAMES * (PREFIX + MAX as usize));
             }
         }
     }

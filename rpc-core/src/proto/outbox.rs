@@ -21,6 +21,11 @@ use crate::wire::frame::kind;
 /// write to a loopback socket takes at once.
 pub const BATCH: usize = 64 * 1024;
 
+/// The most that a batch holds where nothing is copied and no other session waits: large messages that have the connection
+/// to themselves go out in few system calls. A socket that takes such a batch at once may get a larger one, up to this: a
+/// millisecond at 1 GiB/s. One that does not gets half.
+pub const BULK: usize = 1024 * 1024;
+
 /// What a session may write at a turn while others wait, and the longest piece of a message then.
 pub const QUANTUM: usize = 16 * 1024;
 
@@ -125,6 +130,8 @@ pub struct Outbox {
     send: SendCredit,
     grant: Grant,
     max_frame: u32,
+    /// See [`BULK`]: what the socket takes without a pause.
+    bulk: usize,
     open: bool,
 }
 
@@ -141,6 +148,7 @@ impl Outbox {
             send: SendCredit::new(0),
             grant: Grant::new(window),
             max_frame: 0,
+            bulk: BATCH,
             open: false,
         }
     }
@@ -207,7 +215,16 @@ impl Outbox {
     /// Whether the batch is full.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.output.len() >= BATCH
+        self.output.bytes.len() >= BATCH || self.output.len() >= if self.ready.is_empty() { self.bulk } else { BATCH }
+    }
+
+    /// The socket took a whole batch of `len` bytes at once, or not.
+    pub fn note_written(&mut self, len: usize, at_once: bool) {
+        if !at_once {
+            self.bulk = (self.bulk / 2).max(BATCH);
+        } else if len >= self.bulk {
+            self.bulk = (self.bulk * 2).min(BULK);
+        }
     }
 
     /// Whether sessions wait for their turn.

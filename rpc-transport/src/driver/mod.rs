@@ -71,6 +71,8 @@ pub(crate) struct Driver {
     input: Input,
     output: Output,
     written: usize,
+    /// The socket did not take the batch at once.
+    interrupted: bool,
     /// Since when the socket has taken nothing.
     stalled: Option<Time>,
     closing: bool,
@@ -129,6 +131,7 @@ impl Driver {
             input: Input::new(READ_BUFFER),
             output: Output::default(),
             written: 0,
+            interrupted: false,
             stalled: None,
             closing: false,
             draining: None,

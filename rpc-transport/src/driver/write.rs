@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use rpc_core::proto::outbox::{Lane, SessionSlot};
+use rpc_core::proto::outbox::{BATCH, Lane, SessionSlot};
 use rpc_core::proto::{ConnectionError, Time};
 use tokio::io::AsyncWrite;
 
@@ -31,6 +31,10 @@ impl Driver {
     pub(super) fn write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
         loop {
             if self.written == self.output.len() {
+                if self.written >= BATCH {
+                    self.link.lock().out.note_written(self.written, !self.interrupted);
+                }
+                self.interrupted = false;
                 self.output.clear();
                 self.written = 0;
                 if let Some(written) = self.collect(cx, now)? {
@@ -57,6 +61,7 @@ impl Driver {
 
     /// The socket takes no more. Commands are still heard; bytes wait for the socket.
     pub(super) fn blocked(&mut self, cx: &Context<'_>, now: Time) -> Written {
+        self.interrupted = true;
         if self.stalled.is_none() {
             self.stalled = Some(now);
             // The time-out of a stalled write must find the timer set.

@@ -34,7 +34,7 @@ impl<U> Session<U> {
         let key = self.insert(exchange);
         if granted {
             self.opened += 1;
-            self.ring.push_back(key);
+            self.enter_ring(key);
         } else {
             self.wait(key);
         }

@@ -12,6 +12,7 @@ mod close;
 mod commands;
 mod deadlines;
 mod receive;
+mod ring;
 mod take;
 mod transmit;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use close::Closed;
 use close::Closing;
+use ring::{Ring, Size};
 
 use crate::code::Code;
 use crate::id::{ExchangeKey, Sid, Side, Xid};
@@ -28,7 +30,7 @@ use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
 use crate::proto::error::ExchangeFault;
 use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, OpenFields};
-use crate::proto::outbox::SessionSlot;
+use crate::proto::outbox::{QUANTUM, SessionSlot};
 use crate::proto::table::{Ids, Table};
 use crate::proto::time::Time;
 use crate::wire::frame::Reason;
@@ -142,7 +144,7 @@ pub struct Session<U> {
     next_remote: u64,
 
     /// Exchanges with frames due.
-    ring: VecDeque<ExchangeKey>,
+    ring: Ring,
     /// Calls whose OPEN waits for exchange credit.
     waiting: VecDeque<ExchangeKey>,
     /// Exchanges with RESET or CANCEL due: the control lane.
@@ -194,7 +196,7 @@ impl<U> Session<U> {
             ids: Ids::default(),
             next_local: side.first_id(),
             next_remote: side.peer().first_id(),
-            ring: VecDeque::new(),
+            ring: Ring::default(),
             waiting: VecDeque::new(),
             stops: Vec::new(),
             announces: Vec::new(),
@@ -352,8 +354,21 @@ impl<U> Session<U> {
         }
         if !exchange.queued && exchange.has_output() {
             exchange.queued = true;
-            self.ring.push_back(key);
+            self.enter_ring(key);
         }
+    }
+
+    /// How much an exchange has to write.
+    fn size_of(&self, key: ExchangeKey) -> Size {
+        match self.exchanges.get(key) {
+            Some(exchange) if exchange.next_len() > QUANTUM => Size::Bulk,
+            _ => Size::Short,
+        }
+    }
+
+    #[inline]
+    fn enter_ring(&mut self, key: ExchangeKey) {
+        self.ring.push(key, self.size_of(key));
     }
 
     /// Lets a call wait for exchange credit. Calls that were dropped meanwhile are swept out before they outnumber
@@ -375,7 +390,7 @@ impl<U> Session<U> {
             if let Some(exchange) = self.exchanges.get_mut(key) {
                 exchange.granted = true;
                 self.opened += 1;
-                self.ring.push_back(key);
+                self.enter_ring(key);
             }
         }
     }

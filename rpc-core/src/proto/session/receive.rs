@@ -510,7 +510,9 @@ impl<U> Session<U> {
     fn handle_max_session(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
         let [data, exchanges] = read_varints(frame.body, ["the session's maximum", "the number of exchanges"])?;
         if self.send.raise(data) {
-            self.parked.drain(..).rev().for_each(|key| self.ring.push_front(key));
+            while let Some(key) = self.parked.pop_back() {
+                self.ring.push_front(key, self.size_of(key));
+            }
         }
         if exchanges > self.opens_max {
             self.opens_max = exchanges;

@@ -218,14 +218,14 @@ impl<U> Session<U> {
         let limit = if out.has_competition() { QUANTUM as u64 } else { u64::MAX };
         let start = self.send.used();
         while !out.is_full() && self.send.used() - start < limit {
-            let Some(key) = self.ring.pop_front() else { break };
+            let Some(key) = self.ring.pop(self.send.used()) else { break };
             match self.transmit_exchange(key, link, out) {
                 Turn::Drained | Turn::Stream => {}
-                Turn::Again => self.ring.push_back(key),
+                Turn::Again => self.enter_ring(key),
                 Turn::Session => self.parked.push_back(key),
                 Turn::Connection => {
                     self.blocked_at = Some(out.credit_max());
-                    self.ring.push_front(key);
+                    self.ring.push_front(key, self.size_of(key));
                     out.block(link.slot);
                     break;
                 }
@@ -280,7 +280,7 @@ impl<U> Session<U> {
     fn transmit_exchange(&mut self, key: ExchangeKey, link: Link, out: &mut Outbox) -> Turn {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Turn::Drained };
         exchange.queued = false;
-        let competition = !self.ring.is_empty() || out.has_competition();
+        let competition = self.ring.has_short() || out.has_competition();
         let frame_limit = out.max_frame() as usize - HEAD_ROOM;
         let mut writer = Writer {
             sid: link.sid,
