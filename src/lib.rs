@@ -33,6 +33,8 @@
 //! | bound what peers may do | [`Limits`] |
 //! | ask what a service has | [`describe`], [`ServiceInfo`], [`MethodInfo`] |
 //! | choose what messages look like | [`Codec`], [`ConnectionBuilder::codecs`], [`ServerBuilder::codecs`] |
+//! | send a token, or a trace | [`Call::metadata`], [`Context::metadata`] |
+//! | put layers around it | `rpc::tower` (feature `tower`), [`Request`], [`Reply`] |
 //!
 //! # Codecs
 //!
@@ -70,8 +72,9 @@
 pub use rpc_core::code::Code;
 pub use rpc_core::codec::{Codec, DecodeLimits};
 pub use rpc_core::context::{Context, Peer};
+pub use rpc_core::metadata::{Metadata, MetadataError};
 pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
-pub use rpc_core::service::{MethodInfo, MethodKind, ServiceInfo};
+pub use rpc_core::service::{MethodInfo, MethodKind, Reply, Request, ServiceInfo};
 pub use rpc_core::status::{AppError, Error, Fault, FaultKind, Never, OrApp, Result, ResultExt};
 pub use rpc_core::streaming::Streaming;
 pub use rpc_core::wire::frame::Reason;
@@ -118,6 +121,8 @@ pub use rpc_core::wire::frame::Reason;
 /// # }
 /// ```
 pub use rpc_macros::service;
+#[cfg(feature = "tower")]
+pub use rpc_transport::tower;
 pub use rpc_transport::{
     Call, Closed, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder,
     Session, SessionBuilder, ToEndpoint, connect, local,

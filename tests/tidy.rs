@@ -12,9 +12,9 @@ use std::process::Command;
 /// Lowest first. Rooms of one floor do not import each other.
 const CORE: &[&[&str]] = &[
     &["code", "id", "pool", "codec", "codec/samples", "wire", "proto"],
-    &["codec/limit", "codec/wire", "context", "wire/varint"],
-    &["codec/json", "codec/postcard", "wire/header"],
-    &["wire/frame"],
+    &["codec/limit", "codec/wire", "wire/varint"],
+    &["codec/json", "codec/postcard", "metadata", "wire/header"],
+    &["context", "wire/frame"],
     &["wire/hello"],
     &["proto/batch", "proto/config", "proto/credit", "proto/error", "proto/table", "proto/time"],
     &["proto/exchange", "proto/input", "proto/outbox"],
@@ -25,14 +25,14 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["actor", "clock", "endpoint", "stream"],
-    &["ending", "error", "memory", "tcp"],
+    &["actor", "clock", "endpoint", "stream", "tower"],
+    &["ending", "error", "layered", "memory", "tcp"],
     &["state"],
     &["handle", "handler", "local"],
     &["dispatch"],
     &["driver"],
     &["call"],
-    &["channel"],
+    &["calls", "channel"],
     &["session"],
     &["connection"],
     &["server"],

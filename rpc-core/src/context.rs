@@ -1,4 +1,5 @@
-//! What a handler knows about the call that it serves: its deadline, its peer, and whether anybody still waits.
+//! What a handler knows about the call that it serves: its deadline, its peer, what came beside the arguments, and
+//! whether anybody still waits.
 //!
 //! A context is passed on to the calls that a handler makes without anyone remembering to: it is ambient while the
 //! handler is polled. It does not cross `tokio::spawn`; [`Context::scope`] carries it there.
@@ -13,6 +14,7 @@ use std::task::{self, Poll};
 use std::time::Instant;
 
 use crate::id::ExchangeKey;
+use crate::metadata::Metadata;
 
 /// Who is on the other end of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +48,7 @@ pub trait CallHost: Send + Sync + 'static {
 pub struct Context {
     deadline: Option<Instant>,
     call: Option<(Arc<dyn CallHost>, ExchangeKey)>,
+    metadata: Option<Arc<Metadata>>,
 }
 
 thread_local! {
@@ -56,12 +59,19 @@ impl Context {
     /// The context of a call that `host` runs.
     #[inline]
     pub fn new(host: Arc<dyn CallHost>, key: ExchangeKey, deadline: Option<Instant>) -> Self {
-        Self { deadline, call: Some((host, key)) }
+        Self { deadline, call: Some((host, key)), metadata: None }
     }
 
     /// A context of no call, with a deadline: for tests, and for work that nobody called for.
     pub fn with_deadline(deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), call: None }
+        Self { deadline: Some(deadline), call: None, metadata: None }
+    }
+
+    /// The same context with other metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: impl Into<Arc<Metadata>>) -> Self {
+        self.metadata = Some(metadata.into());
+        self
     }
 
     /// The context of the handler that is being polled; empty outside of one.
@@ -95,6 +105,13 @@ impl Context {
     #[doc(hidden)]
     pub fn host(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.call.as_ref().map(|(host, _)| Arc::clone(host).into_any())
+    }
+
+    /// What the caller sent beside the arguments, and what layers on this side made of it. Calls that the handler makes
+    /// do not inherit it: a token is for the service that it was given to.
+    pub fn metadata(&self) -> &Metadata {
+        static NONE: Metadata = Metadata::new();
+        self.metadata.as_deref().unwrap_or(&NONE)
     }
 
     /// Completes once nobody waits for the answer any more: the call was cancelled, its deadline passed, or its session
@@ -214,6 +231,16 @@ mod tests {
         host.0.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(context.is_cancelled());
         assert!(!Context::default().is_cancelled(), "outside of a call nobody cancels");
+    }
+
+    #[test]
+    fn metadata_are_ambient_and_none_where_none_were_sent() {
+        assert!(Context::current().metadata().is_empty());
+        let mut metadata = Metadata::new();
+        metadata.insert("tenant", "a").unwrap();
+        let mut slot = Some(Context::default().with_metadata(metadata));
+        enter(&mut slot, || assert_eq!(Context::current().metadata().get_text("tenant"), Some("a")));
+        assert!(Context::current().metadata().is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! 4  service → streaming, context                   travel        (what generated code speaks to)
 //! 3  status
 //! 2  proto: session → exchange → {credit, batch}    proto: connection → {input, outbox}
-//! 1  wire: frame, hello → header → varint           codec
+//! 1  wire: frame, hello → header → varint           codec    metadata
 //! 0  id, code, pool
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod code;
 pub mod codec;
 pub mod context;
 pub mod id;
+pub mod metadata;
 pub mod pool;
 pub mod proto;
 pub mod service;

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::code::Code;
+use crate::metadata::MetadataError;
 use crate::proto::{ExchangeFault, Origin};
 
 /// What a method returns. `E` is the application's error; without one, a call can only fail by a [`Fault`].
@@ -89,6 +90,16 @@ impl<E> Error<E> {
     }
 }
 
+impl Error {
+    /// The fault, which it must be.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::App(never) => match never {},
+            Self::Fault(fault) => fault,
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,6 +152,8 @@ pub enum FaultKind {
     TooLarge,
     /// The handler panicked, or the framework on the other side is at fault.
     Internal,
+    /// The caller is not authenticated or not allowed; nothing was started.
+    Denied,
 }
 
 /// A call failed for a reason that is not the application's. Cheap to move: its details are boxed.
@@ -169,6 +182,7 @@ impl Fault {
             FaultKind::Incompatible => (Code::BAD_ARGUMENTS, true),
             FaultKind::TooLarge => (Code::TOO_LARGE, true),
             FaultKind::Internal => (Code::INTERNAL, true),
+            FaultKind::Denied => (Code::AUTH, false),
         };
         Self(Box::new(Details { kind, code, text: text.into(), may_have_run, retry_after: None }))
     }
@@ -177,6 +191,13 @@ impl Fault {
     /// whose source broke.
     pub fn internal(detail: impl fmt::Display) -> Self {
         Self::new(FaultKind::Internal, detail.to_string())
+    }
+
+    /// The refusal of a caller who is not authenticated or not allowed, for a layer before the handler: it tells the
+    /// caller that nothing was started. From a handler, which has started, it arrives as [`FaultKind::Internal`]; a
+    /// service that says no has an error of its own for that.
+    pub fn denied(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Denied, text)
     }
 
     /// A fault that stands for a code of the protocol.
@@ -194,6 +215,7 @@ impl Fault {
             | Code::UNIT => FaultKind::Incompatible,
             Code::TOO_LARGE => FaultKind::TooLarge,
             Code::INTERNAL => FaultKind::Internal,
+            Code::AUTH => FaultKind::Denied,
             _ if may_have_run => FaultKind::Indeterminate,
             _ => FaultKind::NotStarted,
         };
@@ -244,11 +266,21 @@ impl Fault {
 impl From<ExchangeFault> for Fault {
     fn from(fault: ExchangeFault) -> Self {
         let ExchangeFault { reason, origin, sent } = fault;
-        // Codes by which a peer refuses a call before any handler sees it.
-        let refused = matches!(reason.code, Code::REFUSED | Code::BAD_ARGUMENTS | Code::UNKNOWN_METHOD);
-        let may_have_run = sent && !(origin == Origin::Peer && refused);
+        let may_have_run = sent && !(origin == Origin::Peer && promises_not_run(reason.code));
         Self::from_code(reason.code, reason.text, may_have_run)
     }
+}
+
+/// What cannot travel was not sent.
+impl From<MetadataError> for Fault {
+    fn from(error: MetadataError) -> Self {
+        Self::from_code(error.code(), error.to_string(), false)
+    }
+}
+
+/// Codes by which a peer refuses a call before any handler sees it (docs/PROTOCOL.md §9).
+pub fn promises_not_run(code: Code) -> bool {
+    matches!(code, Code::REFUSED | Code::AUTH | Code::BAD_ARGUMENTS | Code::UNKNOWN_METHOD)
 }
 
 impl fmt::Display for Fault {
@@ -416,6 +448,9 @@ mod tests {
         assert_eq!((lost(true).kind(), lost(true).may_have_run()), (FaultKind::Indeterminate, true));
         let refused = ExchangeFault { reason: Reason::new(Code::UNKNOWN_METHOD, ""), origin: Origin::Peer, sent: true };
         assert!(!Fault::from(refused).may_have_run());
+        let denied = ExchangeFault { reason: Reason::new(Code::AUTH, "no"), origin: Origin::Peer, sent: true };
+        let denied = Fault::from(denied);
+        assert_eq!((denied.kind(), denied.may_have_run(), &denied), (FaultKind::Denied, false, &Fault::denied("no")));
     }
 
     #[test]

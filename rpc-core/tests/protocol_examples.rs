@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rpc_core::code::Code;
 use rpc_core::id::{ExchangeKey, Sid, Side, Xid};
+use rpc_core::metadata::Metadata;
 use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{
     Answer, AnswerKind, Batch, Connection, ConnectionEvent, Handshake, Input, Items, Limits, Link, OpenCommand, Outbox, Session,
@@ -190,12 +191,30 @@ fn opens_carry_method_options_and_arguments() {
         let mode = if sid.is_some() { Mode::Multi } else { Mode::Single };
         with_frame(label, mode, |frame| {
             assert_eq!((frame.kind, frame.flags, frame.sid, frame.xid), (kind::OPEN, flags, Sid(0), Xid(xid)), "{label}");
-            assert_eq!(Open::read(&frame).unwrap(), (open, &message[..]), "{label}");
+            assert_eq!(Open::read(&frame).unwrap(), (open, &[][..], &message[..]), "{label}");
         });
         let mut head = exchange_head(kind::OPEN, flags, sid, Xid(xid));
         open.write(&mut head);
         assert_eq!(frame_of(head, &message), block(label), "{label}");
     }
+}
+
+#[test]
+fn metadata_stand_between_timeout_and_arguments() {
+    let mut metadata = Metadata::new();
+    metadata.insert("authorization", "letmein").unwrap();
+    let open = Open { method: rank("get").into(), timeout_ms: Some(50), total: None };
+    let flags = flag::EXT | flag::EOM | flag::END;
+    with_frame("open-metadata", Mode::Multi, |frame| {
+        assert_eq!((frame.kind, frame.flags, frame.xid), (kind::OPEN, flags, Xid(12)));
+        assert_eq!(Open::read(&frame).unwrap(), (open, metadata.encoded(), &b"\x03key"[..]));
+        assert_eq!(frame.charge(), 30);
+    });
+    let mut head = exchange_head(kind::OPEN, flags, SID, Xid(12));
+    let mut body = Vec::new();
+    open.write_with(metadata.encoded(), &mut head, &mut body);
+    body.extend_from_slice(b"\x03key");
+    assert_eq!(frame_of(head, &body), block("open-metadata"));
 }
 
 #[test]

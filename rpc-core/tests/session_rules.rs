@@ -7,6 +7,7 @@ use std::time::Duration;
 use bench::{Bench, WHOLE, code_of, key_of};
 use rpc_core::code::Code;
 use rpc_core::id::{Side, Xid};
+use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Answer, AnswerKind, Batch, Items, Limits, OpenCommand, SessionEvent, Time};
 use rpc_core::wire::frame::{Open, Reason, Reset, exchange_head, flag, kind, session_head};
 use rpc_core::wire::varint;
@@ -455,3 +456,125 @@ const FRAMES: &[(&str, u8, u8, &[u8])] = &[
     ("ACCEPT", kind::ACCEPT, 0, b""),
     ("MAX_STREAM", kind::MAX_STREAM, 0, b"\x07"),
 ];
+
+/// An OPEN whose metadata are these bytes, behind a length that may be a lie.
+fn open_with_metadata(bench: &mut Bench, xid: u64, length: usize, metadata: &[u8]) -> Option<SessionEvent> {
+    let mut head = exchange_head(kind::OPEN, WHOLE | flag::EXT, None, Xid(xid));
+    for field in [0, 8, length as u64] {
+        head.varint(field);
+    }
+    bench.receive(head, &[metadata, b"\x01\x02\x03"].concat()).expect("the session goes on")
+}
+
+fn metadata_of(entries: usize, size: usize) -> Metadata {
+    let mut metadata = Metadata::new();
+    for n in 0..entries {
+        metadata.insert(&format!("k{n:03}"), "").unwrap();
+    }
+    let filler = size - metadata.encoded().len();
+    // The last value takes up what is missing, behind a length of two bytes.
+    metadata.insert(&format!("k{:03}", entries - 1), vec![7; filler - 1]).unwrap();
+    assert_eq!((metadata.len(), metadata.encoded().len()), (entries, size));
+    metadata
+}
+
+#[test]
+fn metadata_at_the_limit_arrive_and_beyond_it_end_their_call_alone() {
+    let limits = Limits::default();
+    let (bytes, entries) = (limits.metadata_bytes as usize, limits.metadata_entries as usize);
+    let cases = [
+        (bytes - 1, 2, true),
+        (bytes, 2, true),
+        (bytes + 1, 2, false),
+        (5000, entries - 1, true),
+        (5000, entries, true),
+        (5000, entries + 1, false),
+    ];
+    let mut bench = Bench::acceptor();
+    for (n, (size, entries, ok)) in cases.into_iter().enumerate() {
+        let metadata = metadata_of(entries, size);
+        match open_with_metadata(&mut bench, 2 * n as u64, size, metadata.encoded()) {
+            Some(SessionEvent::Opened { key, metadata: found, body, .. }) => {
+                assert!(ok, "{size} bytes, {entries} entries");
+                assert_eq!((found.as_deref(), &body[..]), (Some(&metadata), &[1, 2, 3][..]));
+                bench.session.answer(key, Vec::new().into(), false);
+                bench.session.handler_done(key);
+                bench.session.flush(&mut bench.out);
+                assert_eq!(bench.written(), ["DATA"]);
+            }
+            None => {
+                assert!(!ok, "{size} bytes, {entries} entries");
+                assert_eq!(bench.written(), ["RESET TOO_LARGE"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((bench.session.live(), bench.session.held()), (0, 0));
+}
+
+#[test]
+fn metadata_that_make_no_sense_end_their_call_alone() {
+    let mut bench = Bench::acceptor();
+    let cases: [(usize, &[u8], &str); 6] = [
+        (4, b"\x01a\x05x", "RESET BAD_ARGUMENTS"),
+        (3, b"\x01A\x00", "RESET BAD_ARGUMENTS"),
+        (6, b"\x01a\x00\x01a\x00", "RESET BAD_ARGUMENTS"),
+        (2, b"\x00\x00", "RESET BAD_ARGUMENTS"),
+        (1000, b"\x01a\x00", "RESET PROTOCOL"),
+        (1 << 40, b"\x01a\x00", "RESET PROTOCOL"),
+    ];
+    for (n, (length, metadata, reset)) in cases.into_iter().enumerate() {
+        assert_eq!(open_with_metadata(&mut bench, 2 * n as u64, length, metadata), None);
+        assert_eq!(bench.written(), [reset], "{metadata:?}");
+    }
+    // No pairs at all are as good as none.
+    match open_with_metadata(&mut bench, 12, 0, b"") {
+        Some(SessionEvent::Opened { metadata: None, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn metadata_that_cannot_be_sent_are_a_fault_of_the_call_and_nothing_is_written() {
+    let command = || OpenCommand { method: 0, timeout: None, body: vec![1].into(), more: false, answer: AnswerKind::One };
+    let mut bench = Bench::initiator();
+    let most = Limits::default().metadata_bytes as usize;
+    for (size, ok) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let result = bench.session.open_with(command(), metadata_of(2, size).into(), (), &mut bench.out);
+        match result {
+            Ok(_) => assert_eq!((ok, bench.written()), (true, vec!["OPEN".to_owned()]), "{size}"),
+            Err(fault) => {
+                assert_eq!((ok, fault.reason.code, fault.sent), (false, Code::TOO_LARGE, false), "{size}");
+                assert!(fault.reason.text.contains("`k001`") && fault.reason.text.contains("Limits::metadata_bytes"));
+                assert_eq!(bench.written(), [""; 0]);
+            }
+        }
+    }
+    // What the limits allow and a peer's windows do not.
+    let mut limits = Limits::default();
+    limits.session_window = 4000;
+    let mut bench = Bench::new(Side::Initiator, limits);
+    let room = bench.session.metadata_room(&bench.out);
+    assert_eq!(room, 2000 - 48);
+    for (size, ok) in [(room - 1, true), (room, true), (room + 1, false)] {
+        let result = bench.session.open_with(command(), metadata_of(2, size).into(), (), &mut bench.out);
+        assert_eq!(
+            result.map_err(|fault| (fault.reason.code, fault.sent)).map(drop),
+            if ok { Ok(()) } else { Err((Code::TOO_LARGE, false)) }
+        );
+    }
+    assert_eq!(bench.written(), ["OPEN", "OPEN"]);
+}
+
+#[test]
+fn arguments_that_take_the_whole_window_leave_room_for_the_items_behind_them() {
+    let mut limits = Limits::default();
+    (limits.stream_window, limits.session_window) = (600, 4000);
+    for (size, more, announced) in [(595, true, true), (298, true, false), (299, true, true), (595, false, false)] {
+        let mut bench = Bench::new(Side::Acceptor, limits.clone());
+        // The method takes a byte of what is charged.
+        key_of(bench.open(0, if more { flag::EOM } else { WHOLE }, &vec![7; size]));
+        let written = bench.written();
+        assert_eq!(written.contains(&"MAX_STREAM".to_owned()), announced, "{size} bytes: {written:?}");
+    }
+}

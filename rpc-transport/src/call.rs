@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use rpc_core::context;
 use rpc_core::id::ExchangeKey;
+use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Answer, AnswerKind, ExchangeFault, OpenCommand, Session};
+use rpc_core::service::{Reply, ReplyItems, Request, Service};
 use rpc_core::status::{Error, Fault, FaultKind, Never};
-use rpc_core::streaming::{Decoding, ItemEncoder, ItemSource};
+use rpc_core::streaming::{Decoding, ItemEncoder};
 
 use crate::clock::time_left;
 use crate::handle::SessionHandle;
 use crate::handler::send_items;
+use crate::layered::Layered;
 use crate::local::Direct;
 use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
 
@@ -42,12 +45,20 @@ use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
 pub struct Call<T, E = Never> {
     state: State<T, E>,
     timeout: Option<Duration>,
+    rare: Option<Box<Rare>>,
+}
+
+/// Options that few calls have. Behind a box, because every call is moved.
+#[derive(Debug, Default)]
+struct Rare {
     inherited: Option<Instant>,
+    metadata: Option<Arc<Metadata>>,
 }
 
 enum State<T, E> {
     Remote(Remote<T, E>),
     Local(Direct<'static, T, E>),
+    Layered(Box<Layered<T, E>>),
     Failed(Fault),
     Over,
 }
@@ -58,7 +69,7 @@ struct Remote<T, E> {
     request: Option<Prepared>,
     answer: AnswerKind,
     key: Option<ExchangeKey>,
-    finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+    finish: fn(&Decoding, Reply) -> Result<T, Error<E>>,
 }
 
 /// A call before its first poll.
@@ -66,14 +77,6 @@ struct Prepared {
     method: u32,
     body: Vec<u8>,
     items: Option<Box<dyn ItemEncoder>>,
-}
-
-/// What came back.
-pub(crate) enum Received {
-    Message(Vec<u8>),
-    AppError(Vec<u8>),
-    Stream(Box<dyn ItemSource>),
-    Sent,
 }
 
 impl<T, E> Call<T, E> {
@@ -84,16 +87,32 @@ impl<T, E> Call<T, E> {
         body: Vec<u8>,
         items: Option<Box<dyn ItemEncoder>>,
         answer: AnswerKind,
-        finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+        finish: fn(&Decoding, Reply) -> Result<T, Error<E>>,
     ) -> Self {
         let request = Some(Prepared { method, body, items });
         let remote = Remote { session: Arc::clone(session), request, answer, key: None, finish };
-        Self { state: State::Remote(remote), timeout: None, inherited: None }
+        Self::new(State::Remote(remote))
+    }
+
+    /// A call through the layers of its channel.
+    pub(crate) fn layered(
+        stack: Arc<dyn Service>,
+        request: Request,
+        decoding: Decoding,
+        default_deadline: Duration,
+        finish: fn(&Decoding, Reply) -> Result<T, Error<E>>,
+    ) -> Self {
+        Self::new(State::Layered(Box::new(Layered::new(stack, request, decoding, default_deadline, finish))))
+    }
+
+    #[inline]
+    fn new(state: State<T, E>) -> Self {
+        Self { state, timeout: None, rare: None }
     }
 
     /// A call that has failed already.
     pub(crate) fn failed(fault: Fault) -> Self {
-        Self { state: State::Failed(fault), timeout: None, inherited: None }
+        Self::new(State::Failed(fault))
     }
 
     /// A call in this process: `future` runs when the call is polled. For generated clients.
@@ -102,7 +121,7 @@ impl<T, E> Call<T, E> {
     where
         F: Future<Output = Result<T, Error<E>>> + Send + 'static,
     {
-        Self { state: State::Local(Direct::new(Box::pin(future))), timeout: None, inherited: None }
+        Self::new(State::Local(Direct::new(Box::pin(future))))
     }
 
     /// Gives the call so much time from its first poll. A handler's own deadline is kept if it is earlier.
@@ -113,7 +132,32 @@ impl<T, E> Call<T, E> {
 
     /// Makes the call within the context of another: it ends with that one's deadline at the latest.
     pub fn in_context(mut self, context: &context::Context) -> Self {
-        self.inherited = context.deadline();
+        if let Some(deadline) = context.deadline() {
+            self.rare.get_or_insert_default().inherited = Some(deadline);
+        }
+        self
+    }
+
+    /// Sends a value beside the arguments, for layers and for [`Context::metadata`](context::Context::metadata) in the
+    /// handler: `kv.get("key").metadata("authorization", token)`. Calls that the handler makes do not inherit it.
+    ///
+    /// A key has 1 to 255 of the characters `a` to `z`, `0` to `9`, `-`, `_` and `.`, and stands once: the last value
+    /// counts. By default a call may have 64 keys and 16 KiB in all, which `Limits` say on both sides. Where any of this
+    /// is broken, the call fails with a fault that names the key, and nothing is sent.
+    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        let metadata = Arc::make_mut(self.rare.get_or_insert_default().metadata.get_or_insert_default());
+        if let Err(error) = metadata.insert(key, value) {
+            self.state = State::Failed(error.into());
+        }
+        self
+    }
+
+    /// With what a request says of the call.
+    #[cfg(feature = "tower")]
+    pub(crate) fn prepared(mut self, deadline: Option<Instant>, metadata: Option<Arc<Metadata>>) -> Self {
+        if deadline.is_some() || metadata.is_some() {
+            self.rare = Some(Box::new(Rare { inherited: deadline, metadata }));
+        }
         self
     }
 }
@@ -125,15 +169,20 @@ impl<T, E> Future for Call<T, E> {
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { state, timeout, inherited } = &mut *self;
+        let Self { state, timeout, rare } = &mut *self;
         let result = match state {
-            State::Remote(remote) => remote.poll(cx, *timeout, *inherited),
+            State::Remote(remote) => remote.poll(cx, *timeout, rare),
+            State::Layered(layered) => {
+                let Rare { inherited, metadata } = rare.take().map(|rare| *rare).unwrap_or_default();
+                layered.poll(cx, *timeout, inherited, metadata)
+            }
             State::Local(local) => {
                 if let Some(timeout) = timeout.take() {
                     local.timeout(timeout);
                 }
-                if let Some(deadline) = inherited.take() {
-                    local.inherit(Some(deadline));
+                if let Some(rare) = rare.take() {
+                    local.inherit(rare.inherited);
+                    local.metadata(rare.metadata);
                 }
                 Pin::new(local).poll(cx)
             }
@@ -150,13 +199,19 @@ impl<T, E> Future for Call<T, E> {
 }
 
 impl<T, E> Remote<T, E> {
-    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>, inherited: Option<Instant>) -> Poll<Result<T, Error<E>>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timeout: Option<Duration>,
+        rare: &mut Option<Box<Rare>>,
+    ) -> Poll<Result<T, Error<E>>> {
         if let Some(request) = self.request.take() {
-            let timeout = time_left(timeout, inherited);
+            let rare = rare.take();
+            let timeout = time_left(timeout, rare.as_ref().and_then(|rare| rare.inherited));
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
                 return Poll::Ready(Err(Fault::new(FaultKind::Deadline, "").not_run().into()));
             }
-            if let Err(fault) = self.open(request, timeout, cx) {
+            if let Err(fault) = self.open(request, timeout, rare.and_then(|rare| rare.metadata), cx) {
                 return Poll::Ready(Err(Fault::from(fault).into()));
             }
             if self.answer != AnswerKind::None {
@@ -164,10 +219,10 @@ impl<T, E> Remote<T, E> {
             }
         }
         let Some(key) = self.key else { return Poll::Pending };
-        let received = if self.answer == AnswerKind::None {
+        let reply = if self.answer == AnswerKind::None {
             match self.session.state.poll_sent(key, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => Received::Sent,
+                Poll::Ready(Ok(())) => Reply::Done,
                 Poll::Ready(Err(fault)) => {
                     self.key = None;
                     return Poll::Ready(Err(Fault::from(fault).into()));
@@ -176,9 +231,9 @@ impl<T, E> Remote<T, E> {
         } else {
             match self.take_answer(key, cx) {
                 Answer::Pending => return Poll::Pending,
-                Answer::Message(bytes) => Received::Message(bytes),
-                Answer::AppError(bytes) => Received::AppError(bytes),
-                Answer::Stream => Received::Stream(self.items(key)),
+                Answer::Message(bytes) => Reply::Message(bytes),
+                Answer::AppError(bytes) => Reply::AppError(bytes),
+                Answer::Stream => Reply::Stream(self.items(key)),
                 Answer::Fault(fault) => {
                     self.key = None;
                     return Poll::Ready(Err(Fault::from(fault).into()));
@@ -186,14 +241,24 @@ impl<T, E> Remote<T, E> {
             }
         };
         self.key = None;
-        Poll::Ready((self.finish)(&self.session.decoding, received))
+        Poll::Ready((self.finish)(&self.session.decoding, reply))
     }
 
-    fn open(&mut self, request: Prepared, timeout: Option<Duration>, cx: &Context<'_>) -> Result<(), ExchangeFault> {
+    fn open(
+        &mut self,
+        request: Prepared,
+        timeout: Option<Duration>,
+        metadata: Option<Arc<Metadata>>,
+        cx: &Context<'_>,
+    ) -> Result<(), ExchangeFault> {
         let Prepared { method, body, items } = request;
         let command = OpenCommand { method, timeout, body: body.into(), more: items.is_some(), answer: self.answer };
         let state = &self.session.state;
-        let opened = state.act_now(|session, out| session.open_now(command, Slot::reading(cx.waker()), out));
+        let slot = Slot::reading(cx.waker());
+        let opened = match metadata {
+            None => state.act_now(|session, out| session.open_now(command, slot, out)),
+            Some(metadata) => state.act_now(|session, out| session.open_with(command, metadata, slot, out)),
+        };
         let key = opened.unwrap_or_else(|| Err(state.lock().proto.lost()))?;
         self.key = Some(key);
         if let Some(items) = items
@@ -227,9 +292,10 @@ impl<T, E> Remote<T, E> {
     }
 
     /// The exchange passes from the call to the stream of its items.
-    fn items(&self, key: ExchangeKey) -> Box<dyn ItemSource> {
+    fn items(&self, key: ExchangeKey) -> ReplyItems {
         let session = Arc::clone(&self.session.state);
-        Box::new(SessionItems { session, key, on_drop: Session::release, _keep: Arc::clone(&self.session) })
+        let items = SessionItems { session, key, on_drop: Session::release, _keep: Arc::clone(&self.session) };
+        ReplyItems::received(Box::new(items))
     }
 }
 
@@ -245,7 +311,8 @@ impl<T, E> fmt::Debug for Call<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Remote(remote) if remote.key.is_some() => "under way",
-            State::Remote(_) => "not sent",
+            State::Layered(layered) if layered.is_under_way() => "under way",
+            State::Remote(_) | State::Layered(_) => "not sent",
             State::Local(_) => "local",
             State::Failed(_) | State::Over => "over",
         };

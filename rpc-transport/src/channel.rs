@@ -4,18 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_core::Stream;
-use rpc_core::code::Code;
 use rpc_core::pool;
 use rpc_core::proto::AnswerKind;
-use rpc_core::service::ServiceInfo;
+use rpc_core::service::{Reply, Request, Service, ServiceInfo};
 use rpc_core::status::{AppError, Error, Fault, FaultKind, Never};
 use rpc_core::streaming::{Decoding, ItemEncoder, StreamEncoder, Streaming};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, Received};
+use crate::call::Call;
 use crate::handle::SessionHandle;
-use crate::state::{Guard, SessionState};
 
 /// What generated clients are made from. Implemented by the macro.
 pub trait Client: Sized {
@@ -65,41 +63,28 @@ impl<D: ?Sized> Clone for Backend<D> {
 /// A session with a service. Clones share it; when the last one is gone, with the calls and streams made from it, the
 /// session closes.
 #[derive(Clone)]
-pub struct Channel(Arc<SessionHandle>);
+pub struct Channel {
+    session: Arc<SessionHandle>,
+    /// What every call goes through, where there are layers. It holds the session too.
+    layers: Option<Arc<dyn Service>>,
+}
 
 impl Channel {
-    pub(crate) fn new(
-        state: Arc<SessionState>,
-        decoding: Decoding,
-        methods: Option<Vec<Option<u32>>>,
-        info: &'static ServiceInfo,
-        connection: Arc<Guard>,
-    ) -> Self {
-        Self(Arc::new(SessionHandle { state, decoding, methods, info, _connection: connection }))
+    pub(crate) fn new(session: Arc<SessionHandle>, layers: Option<Arc<dyn Service>>) -> Self {
+        Self { session, layers }
     }
 
     pub(crate) fn handle(&self) -> &Arc<SessionHandle> {
-        &self.0
+        &self.session
     }
 
     #[inline]
-    fn prepare<A: Serialize>(&self, method: u32, args: &A) -> Result<(u32, Vec<u8>), Fault> {
+    fn encode<A: Serialize>(&self, args: &A) -> Result<Vec<u8>, Fault> {
         let mut body = pool::take();
-        if let Err(error) = self.0.decoding.codec.encode(args, &mut body) {
-            return Err(Fault::new(FaultKind::Incompatible, format!("the arguments cannot be encoded: {error}")).not_run());
+        match self.session.decoding.codec.encode(args, &mut body) {
+            Ok(()) => Ok(body),
+            Err(error) => Err(Fault::new(FaultKind::Incompatible, format!("the arguments cannot be encoded: {error}")).not_run()),
         }
-        match &self.0.methods {
-            None => Ok((method, body)),
-            Some(methods) => match methods.get(method as usize).copied().flatten() {
-                Some(method) => Ok((method, body)),
-                None => Err(self.unknown(method)),
-            },
-        }
-    }
-
-    fn unknown(&self, method: u32) -> Fault {
-        let name = self.0.info.methods.get(method as usize).map_or("?", |method| method.name);
-        Fault::from_code(Code::UNKNOWN_METHOD, format!("the peer's {} has no method `{name}`", self.0.info.name), false)
     }
 
     #[inline]
@@ -109,12 +94,36 @@ impl Channel {
         args: &A,
         items: Option<Box<dyn ItemEncoder>>,
         answer: AnswerKind,
-        finish: fn(&Decoding, Received) -> Result<T, Error<E>>,
+        finish: fn(&Decoding, Reply) -> Result<T, Error<E>>,
     ) -> Call<T, E> {
-        match self.prepare(method, args) {
-            Ok((method, body)) => Call::remote(&self.0, method, body, items, answer, finish),
+        let body = match self.encode(args) {
+            Ok(body) => body,
+            Err(fault) => return Call::failed(fault),
+        };
+        if let Some(layers) = &self.layers {
+            return self.call_through(layers, method, body, items, finish);
+        }
+        match self.session.method(method) {
+            Ok(method) => Call::remote(&self.session, method, body, items, answer, finish),
             Err(fault) => Call::failed(fault),
         }
+    }
+
+    #[cold]
+    fn call_through<T, E>(
+        &self,
+        layers: &Arc<dyn Service>,
+        method: u32,
+        body: Vec<u8>,
+        items: Option<Box<dyn ItemEncoder>>,
+        finish: fn(&Decoding, Reply) -> Result<T, Error<E>>,
+    ) -> Call<T, E> {
+        let SessionHandle { info, decoding, default_deadline, .. } = &*self.session;
+        let mut request = Request::new(info, method, body, *decoding, None);
+        if let Some(items) = items {
+            request.set_output(items);
+        }
+        Call::layered(Arc::clone(layers), request, *decoding, *default_deadline, finish)
     }
 
     fn encoder<WI, I, S>(&self, items: S) -> Option<Box<dyn ItemEncoder>>
@@ -122,7 +131,7 @@ impl Channel {
         S: Stream<Item = Result<I, Error<Never>>> + Send + 'static,
         WI: Serialize + From<I> + 'static,
     {
-        Some(Box::new(StreamEncoder::<S, WI, Never>::new(items, self.0.decoding.codec)))
+        Some(Box::new(StreamEncoder::<S, WI, Never>::new(items, self.session.decoding.codec)))
     }
 
     /// One message each way.
@@ -138,7 +147,10 @@ impl Channel {
 
     /// One message, no answer.
     pub fn one_way<A: Serialize>(&self, method: u32, args: &A) -> Call<(), Never> {
-        self.call(method, args, None, AnswerKind::None, |_, _| Ok(()))
+        self.call(method, args, None, AnswerKind::None, |_, reply| match reply {
+            Reply::Fault(fault) => Err(fault.into()),
+            _ => Ok(()),
+        })
     }
 
     /// One message up, items down.
@@ -207,7 +219,7 @@ impl Channel {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").field("service", &self.0.info.name).finish_non_exhaustive()
+        f.debug_struct("Channel").field("service", &self.session.info.name).finish_non_exhaustive()
     }
 }
 
@@ -219,31 +231,33 @@ fn unexpected<T, E>() -> Result<T, Error<E>> {
     Err(Fault::new(FaultKind::Incompatible, "the peer answered in another form than the method has").into())
 }
 
-fn message<W, T, E>(decoding: &Decoding, received: Received) -> Result<T, Error<E>>
+fn message<W, T, E>(decoding: &Decoding, reply: Reply) -> Result<T, Error<E>>
 where
     W: DeserializeOwned + Into<T>,
     E: AppError,
 {
-    match received {
-        Received::Message(bytes) => {
+    match reply {
+        Reply::Message(bytes) => {
             let answer = decoding.decode::<W>(&bytes);
             pool::give(bytes);
             Ok(answer?.into())
         }
-        Received::AppError(bytes) => app_error(decoding, &bytes),
-        Received::Stream(_) | Received::Sent => unexpected(),
+        Reply::AppError(bytes) => app_error(decoding, &bytes),
+        Reply::Fault(fault) => Err(fault.into()),
+        Reply::Stream(_) | Reply::Done => unexpected(),
     }
 }
 
-fn stream<W, T, E2, E>(decoding: &Decoding, received: Received) -> Result<Streaming<T, E2>, Error<E>>
+fn stream<W, T, E2, E>(decoding: &Decoding, reply: Reply) -> Result<Streaming<T, E2>, Error<E>>
 where
     W: DeserializeOwned + Into<T>,
     E2: AppError,
     E: AppError,
 {
-    match received {
-        Received::Stream(source) => Ok(Streaming::remote::<W>(source, *decoding)),
-        Received::AppError(bytes) => app_error(decoding, &bytes),
-        Received::Message(_) | Received::Sent => unexpected(),
+    match reply {
+        Reply::Stream(items) => Ok(Streaming::remote::<W>(items.into_received()?, *decoding)),
+        Reply::AppError(bytes) => app_error(decoding, &bytes),
+        Reply::Fault(fault) => Err(fault.into()),
+        Reply::Message(_) | Reply::Done => unexpected(),
     }
 }

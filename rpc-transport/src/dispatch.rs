@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use rpc_core::code::Code;
 use rpc_core::context;
 use rpc_core::id::ExchangeKey;
+use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Session, SessionEvent, Time};
 use rpc_core::service::{MethodInfo, Reply, Request, Service};
+use rpc_core::status::Fault;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 use tokio::runtime::Handle;
@@ -113,16 +115,17 @@ pub(crate) struct Arrival {
     body: Vec<u8>,
     more: bool,
     one_way: bool,
+    metadata: Option<Arc<Metadata>>,
 }
 
 impl Offered {
     /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
     pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time) -> Option<Arrival> {
-        let SessionEvent::Opened { key, method, timeout, body, more, one_way } = event else { return None };
+        let SessionEvent::Opened { key, method, timeout, body, more, one_way, metadata } = event else { return None };
         match self.method(method, more, one_way) {
             Ok(info) => {
                 let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
-                Some(Arrival { key, method, deadline, body, more, one_way })
+                Some(Arrival { key, method, deadline, body, more, one_way, metadata })
             }
             Err(reason) => {
                 session.reset(key, reason);
@@ -155,14 +158,19 @@ impl Offered {
         now: Instant,
         runtime: &Handle,
     ) {
-        let Arrival { key, method, deadline, body, more, one_way } = arrival;
+        let Arrival { key, method, deadline, body, more, one_way, metadata } = arrival;
         let large = body.len() > INLINE_ARGUMENTS;
         let deadline = deadline.and_then(|timeout| now.checked_add(timeout));
-        let context = context::Context::new(session.clone(), key, deadline);
+        let mut context = context::Context::new(session.clone(), key, deadline);
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
             Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })
         });
-        let future = self.service.call(Request::new(method, body, decoding, input));
+        let mut request = Request::new(self.service.info(), method, body, decoding, input);
+        if let Some(metadata) = metadata {
+            request.set_metadata(metadata.clone());
+            context = context.with_metadata(metadata);
+        }
+        let future = self.service.call(request);
         let mut running = Running { future, context: Some(context) };
         let state = &self.methods[method as usize];
         if !large && state.is_inline() {
@@ -170,6 +178,10 @@ impl Offered {
                 Poll::Ready(Reply::Stream(items)) => {
                     let context = running.context.take();
                     drop(running);
+                    let items = match items.into_produced() {
+                        Ok(items) => items,
+                        Err(fault) => return refuse(session, key, fault),
+                    };
                     session.act(|session| session.accept(key));
                     let task = runtime.spawn(run_stream(items, context, Place { session: session.clone(), key }));
                     return attach(session, key, Task::Handler(task.abort_handle()));
@@ -184,6 +196,15 @@ impl Offered {
         let task = runtime.spawn(run(running, Place { session: session.clone(), key })).abort_handle();
         attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
     }
+}
+
+/// The reply of a layer that made up one which cannot be sent.
+#[cold]
+fn refuse(session: &SessionState, key: ExchangeKey, fault: Fault) {
+    session.act(|session| {
+        settle(session, key, Reply::Fault(fault));
+        session.handler_done(key);
+    });
 }
 
 /// The reply of a handler that has ended.

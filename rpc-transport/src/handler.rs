@@ -10,7 +10,7 @@ use rpc_core::context::{Context, enter};
 use rpc_core::id::ExchangeKey;
 use rpc_core::proto::{Batch, Session};
 use rpc_core::service::{Reply, ReplyFuture};
-use rpc_core::status::{Fault, FaultKind};
+use rpc_core::status::{Fault, FaultKind, promises_not_run};
 use rpc_core::streaming::{Filled, ItemEncoder};
 use rpc_core::wire::frame::Reason;
 
@@ -59,10 +59,13 @@ pub(crate) async fn run(running: Running, place: Place) {
         poll_fn(|cx| running.poll(cx)).await
     };
     match reply {
-        Reply::Stream(items) => {
-            place.session.act(|session| session.accept(key));
-            send_items(&place.session, key, items, context).await;
-        }
+        Reply::Stream(items) => match items.into_produced() {
+            Ok(items) => {
+                place.session.act(|session| session.accept(key));
+                send_items(&place.session, key, items, context).await;
+            }
+            Err(fault) => place.session.act(|session| settle(session, key, Reply::Fault(fault))),
+        },
         reply => place.session.act(|session| settle(session, key, reply)),
     }
 }
@@ -121,9 +124,8 @@ pub(crate) async fn send_items(
 /// What a fault tells the peer. Codes that promise that nothing was started are only for calls of which that is true:
 /// the fault of a call made downstream, or of a lost session there, is this handler's own failure.
 fn reason_of(fault: &Fault) -> Reason {
-    let promises = matches!(fault.code(), Code::REFUSED | Code::BAD_ARGUMENTS | Code::UNKNOWN_METHOD);
     let lost = matches!(fault.kind(), FaultKind::NotStarted | FaultKind::Indeterminate);
-    if lost || (promises && fault.may_have_run()) {
+    if lost || (promises_not_run(fault.code()) && fault.may_have_run()) {
         return Reason::new(Code::INTERNAL, fault.to_string());
     }
     Reason::new(fault.code(), fault.detail())

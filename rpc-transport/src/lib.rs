@@ -2,7 +2,7 @@
 //! Applications use it through the facade crate `rpc`.
 //!
 //! ```text
-//! 5  server                         connection → session → channel → call → {local, handle}
+//! 5  server      connection → session → {calls, tower, channel} → call → {layered, local, handle}
 //! 4  driver → dispatch → handler
 //! 3  state
 //! 2  tcp, memory → stream           clock           actor
@@ -11,6 +11,8 @@
 
 mod actor;
 mod call;
+#[cfg(feature = "tower")]
+mod calls;
 mod channel;
 mod clock;
 mod connection;
@@ -21,6 +23,7 @@ mod endpoint;
 mod error;
 mod handle;
 mod handler;
+mod layered;
 mod local;
 mod memory;
 mod server;
@@ -28,6 +31,8 @@ mod session;
 mod state;
 mod stream;
 mod tcp;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use actor::Actor;
 pub use call::Call;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use rpc_core::context::{CallHost, Context, Peer, enter};
 use rpc_core::id::ExchangeKey;
+use rpc_core::metadata::{Metadata, MetadataError};
+use rpc_core::proto::Limits;
 use rpc_core::status::{Error, Fault, FaultKind};
 use rpc_core::streaming::Streaming;
 use tokio::time::Sleep;
@@ -43,6 +45,7 @@ pub struct Direct<'a, T, E> {
     future: BoxFuture<'a, Result<T, Error<E>>>,
     timeout: Option<Duration>,
     inherited: Option<Instant>,
+    metadata: Option<Arc<Metadata>>,
     running: Option<Running>,
 }
 
@@ -57,7 +60,7 @@ struct Running {
 impl<'a, T, E> Direct<'a, T, E> {
     /// A call that runs `future`.
     pub fn new(future: BoxFuture<'a, Result<T, Error<E>>>) -> Self {
-        Self { future, timeout: None, inherited: None, running: None }
+        Self { future, timeout: None, inherited: None, metadata: None, running: None }
     }
 
     /// Makes the call within the context of another.
@@ -73,6 +76,10 @@ impl<'a, T, E> Direct<'a, T, E> {
     pub(crate) fn inherit(&mut self, deadline: Option<Instant>) {
         self.inherited = deadline;
     }
+
+    pub(crate) fn metadata(&mut self, metadata: Option<Arc<Metadata>>) {
+        self.metadata = metadata;
+    }
 }
 
 // The future is behind a box, and nothing else is pinned in place.
@@ -82,8 +89,14 @@ impl<T, E> Future for Direct<'_, T, E> {
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let Self { future, running, timeout, inherited } = &mut *self;
-        let running = running.get_or_insert_with(|| Running::new(time_left(*timeout, *inherited)));
+        let Self { future, running, timeout, inherited, metadata } = &mut *self;
+        let metadata = metadata.take();
+        if let Some(metadata) = &metadata
+            && let Err(error) = check(metadata)
+        {
+            return Poll::Ready(Err(Fault::from(error).into()));
+        }
+        let running = running.get_or_insert_with(|| Running::new(time_left(*timeout, *inherited), metadata));
         if running.expired() {
             return Poll::Ready(Err(Fault::new(FaultKind::Deadline, "").not_run().into()));
         }
@@ -96,6 +109,12 @@ impl<T, E> Future for Direct<'_, T, E> {
             Err(_) => Poll::Ready(Err(Fault::new(FaultKind::Internal, "the handler panicked").into())),
         }
     }
+}
+
+/// What would not travel does not pass here either.
+fn check(metadata: &Metadata) -> Result<(), MetadataError> {
+    let Limits { metadata_bytes, metadata_entries, .. } = Limits::default();
+    metadata.check(metadata_bytes as usize, metadata_entries as usize)
 }
 
 impl<T, E> std::fmt::Debug for Direct<'_, T, E> {
@@ -132,10 +151,13 @@ impl<T, E> Stream for Bounded<T, E> {
 }
 
 impl Running {
-    fn new(time_left: Option<Duration>) -> Self {
+    fn new(time_left: Option<Duration>, metadata: Option<Arc<Metadata>>) -> Self {
         let host = Arc::new(LocalHost::default());
         let deadline = time_left.and_then(|time_left| Instant::now().checked_add(time_left));
-        let context = Context::new(host.clone(), ExchangeKey::LOCAL, deadline);
+        let mut context = Context::new(host.clone(), ExchangeKey::LOCAL, deadline);
+        if let Some(metadata) = metadata {
+            context = context.with_metadata(metadata);
+        }
         Self { context: Some(context), host, deadline, sleep: None }
     }
 

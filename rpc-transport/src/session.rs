@@ -9,7 +9,7 @@ use rpc_core::codec::{Codec, DecodeLimits};
 use rpc_core::context::{Context, Peer};
 use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Limits, Session as Proto};
-use rpc_core::service::ServiceInfo;
+use rpc_core::service::{Service, ServiceInfo};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
@@ -22,7 +22,6 @@ use crate::handle::SessionHandle;
 use crate::state::{Command, Guard, Link, Opening, SessionState};
 
 /// A session to be opened, made by [`Connection::session`](crate::Connection::session).
-#[derive(Debug)]
 #[must_use = "a session is opened by `open`"]
 pub struct SessionBuilder {
     guard: Arc<Guard>,
@@ -31,15 +30,29 @@ pub struct SessionBuilder {
     /// What the connection offers.
     codecs: Vec<Codec>,
     codec: Option<Codec>,
+    #[cfg(feature = "tower")]
+    layers: Vec<Wrap>,
 }
+
+/// Puts a layer around what is below it, whatever the layer's type.
+#[cfg(feature = "tower")]
+type Wrap = Box<dyn FnOnce(Arc<dyn Service>) -> Arc<dyn Service> + Send + Sync>;
 
 impl SessionBuilder {
     pub(crate) fn new(guard: Arc<Guard>, limits: Limits, codecs: Vec<Codec>) -> Self {
-        Self { guard, limits, trusted: false, codecs, codec: None }
+        Self {
+            guard,
+            limits,
+            trusted: false,
+            codecs,
+            codec: None,
+            #[cfg(feature = "tower")]
+            layers: Vec::new(),
+        }
     }
 
     /// How many bytes the peer may send ahead of the application, in the session and on each of its streams. At least
-    /// 512; default 1 MiB, of which a stream may take 256 KiB.
+    /// 512; default 2 MiB, of which a stream may take 256 KiB.
     pub fn window(mut self, bytes: u64) -> Self {
         self.limits.session_window = bytes;
         self.limits.stream_window = self.limits.stream_window.min(bytes);
@@ -67,6 +80,19 @@ impl SessionBuilder {
             Some(codec) => Ok(vec![codec.wire_id()]),
             None => Ok(self.codecs.iter().map(|codec| codec.wire_id()).collect()),
         }
+    }
+
+    /// Sends every call of the session through `layer`, which may be a whole `tower::ServiceBuilder`; the client's type
+    /// stays what it is. Of several, the first is the outermost, as in `tower::ServiceBuilder`. A call's deadline holds
+    /// for what waits in layers too. See [`tower`](crate::tower).
+    #[cfg(feature = "tower")]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower_layer::Layer<crate::tower::Inner> + Send + Sync + 'static,
+        L::Service: crate::tower::Stack,
+    {
+        self.layers.push(Box::new(move |below| Arc::new(crate::tower::around(below, &layer))));
+        self
     }
 
     /// Opens the session with the service that `C` is the client of. One round trip.
@@ -104,7 +130,34 @@ impl SessionBuilder {
         std::mem::forget(unclaimed);
         let decoding = Decoding { codec, limits: (!self.trusted).then_some(DecodeLimits::DEFAULT) };
         let methods = methods.map(|theirs| map_methods(info, &theirs));
-        Ok(C::from_channel(Channel::new(state, decoding, methods, info, self.guard)))
+        let default_deadline = self.limits.default_deadline;
+        let session = SessionHandle { state, decoding, methods, info, default_deadline, _connection: self.guard };
+        let session = Arc::new(session);
+        #[cfg(feature = "tower")]
+        let layers = stack(self.layers, &session);
+        #[cfg(not(feature = "tower"))]
+        let layers = None::<Arc<dyn Service>>;
+        Ok(C::from_channel(Channel::new(session, layers)))
+    }
+}
+
+#[cfg(feature = "tower")]
+fn stack(layers: Vec<Wrap>, session: &Arc<SessionHandle>) -> Option<Arc<dyn Service>> {
+    if layers.is_empty() {
+        return None;
+    }
+    let calls: Arc<dyn Service> = Arc::new(crate::calls::Calls(Arc::clone(session)));
+    Some(layers.into_iter().rev().fold(calls, |below, wrap| wrap(below)))
+}
+
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { guard, limits, trusted, .. } = self;
+        f.debug_struct("SessionBuilder")
+            .field("guard", guard)
+            .field("limits", limits)
+            .field("trusted", trusted)
+            .finish_non_exhaustive()
     }
 }
 

@@ -509,6 +509,41 @@ fn a_message_whose_length_is_a_lie_takes_no_memory_and_fails_alone() {
     });
 }
 
+#[test]
+fn metadata_over_the_limits_or_out_of_form_fail_alone() {
+    run(async {
+        let scene = Scene::new(|limits| (limits.metadata_bytes, limits.metadata_entries) = (100, 3)).await;
+        let mut raw = scene.raw().await;
+        let pair = |key: &str, size: usize| [&[key.len() as u8][..], key.as_bytes(), &[size as u8], &vec![7; size]].concat();
+        let pairs = |keys: &[&str]| keys.iter().flat_map(|key| pair(key, 0)).collect::<Vec<_>>();
+        let cases = [
+            ("a byte less than the limit", [pair("a", 33), pair("b", 60)].concat(), None),
+            ("as much as the limit", [pair("a", 34), pair("b", 60)].concat(), None),
+            ("a byte more than the limit", [pair("a", 35), pair("b", 60)].concat(), Some(Code::TOO_LARGE)),
+            ("a key less than the limit", pairs(&["a", "b"]), None),
+            ("as many keys as the limit", pairs(&["a", "b", "c"]), None),
+            ("a key more than the limit", pairs(&["a", "b", "c", "d"]), Some(Code::TOO_LARGE)),
+            ("a key that stands twice", pairs(&["a", "b", "a"]), Some(Code::BAD_ARGUMENTS)),
+            ("a key that is none", pairs(&["A"]), Some(Code::BAD_ARGUMENTS)),
+            ("a value that is cut off", pair("a", 9)[..5].to_vec(), Some(Code::BAD_ARGUMENTS)),
+        ];
+        for (n, (what, metadata, code)) in cases.into_iter().enumerate() {
+            let mut head = exchange_head(kind::OPEN, flag::EXT | flag::EOM | flag::END, Some(Sid(0)), Xid(2 * n as u64));
+            let mut body = Vec::new();
+            let open = rpc_core::wire::frame::Open { method: method("after"), timeout_ms: None, total: None };
+            open.write_with(&metadata, &mut head, &mut body);
+            body.extend(args(&(0u32,)));
+            raw.write(&frame(head, &body)).await;
+            match code {
+                Some(code) => assert_eq!(raw.reset().await, code, "{what}"),
+                None => assert_eq!(raw.next(kind::DATA).await.body(2), args(&0u32), "{what}"),
+            }
+        }
+        session_works(&mut raw, 0, 18).await;
+        scene.victim_works().await;
+    });
+}
+
 /// What a client does that is as good as any: every kind of call, one after the other.
 async fn conversation(endpoint: &str, patience: Duration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let own = limits(|limits| limits.handshake = patience);

@@ -21,6 +21,7 @@ enum Target {
     TcpSingle,
     Memory,
     Local,
+    Layered,
 }
 
 /// A service and a client of it.
@@ -60,6 +61,12 @@ impl Rig {
                 (connection.session().codec(codec).open().await.unwrap(), Some(server))
             }
             Target::Local => (rpc::local(service), None),
+            Target::Layered => {
+                let builder = Server::builder().service(rpc::tower::layered(service, layers()));
+                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
+                let connection = Connection::open(server.endpoint()).await.unwrap();
+                (connection.session().layer(layers()).open().await.unwrap(), Some(server))
+            }
         };
         bench.set_downstream(lab.clone());
         Self { lab, bench, events, target, codec, _server: server }
@@ -86,6 +93,15 @@ impl Rig {
     }
 }
 
+/// Layers that wait, keep time and limit, and let everything pass in the end.
+fn layers() -> impl tower::Layer<rpc::tower::Inner, Service: rpc::tower::Stack> + Send + Sync + 'static {
+    let waiting = tower::filter::AsyncFilterLayer::new(|request: rpc::Request| async move {
+        tokio::task::yield_now().await;
+        Ok::<_, rpc::tower::BoxError>(request)
+    });
+    tower::ServiceBuilder::new().timeout(2 * LONG).concurrency_limit(2000).layer(waiting)
+}
+
 async fn on<F: Future<Output = ()>>(target: Target, codec: Codec, case: impl FnOnce(Rig) -> F) {
     case(Rig::new(target, codec).await).await;
 }
@@ -99,6 +115,7 @@ macro_rules! cases {
         cases!(@target tcp_json, Tcp, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_single_session_json, TcpSingle, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_json, Memory, Json, 2, $($(#[$attr])* $case,)*);
+        cases!(@target through_layers, Layered, Postcard, 2, $($(#[$attr])* $case,)*);
         mod local {
             $(#[test] $(#[$attr])* fn $case() {
                 crate::harness::run(super::on(super::Target::Local, rpc::Codec::Postcard, super::$case));
@@ -154,6 +171,9 @@ cases! {
     a_fault_of_the_handler_keeps_its_class,
     a_handler_that_ran_cannot_promise_that_nothing_was_started,
     code_over_the_trait_takes_service_and_client,
+    metadata_reach_the_handler_and_nobody_behind_it,
+    metadata_go_with_arguments_of_every_length_and_with_streams,
+    too_much_metadata_is_a_fault_that_names_the_key_and_nothing_is_sent,
 }
 
 /// A channel's items as a stream.
@@ -561,7 +581,7 @@ async fn a_call_that_was_never_polled_sends_nothing(rig: Rig) {
 async fn the_context_tells_peer_and_deadline(rig: Rig) {
     let (peer, left) = LabClient::who(&rig.lab).timeout(LONG).await.unwrap();
     let scheme = match rig.target {
-        Target::Tcp | Target::TcpSingle => "tcp://127.0.0.1:",
+        Target::Tcp | Target::TcpSingle | Target::Layered => "tcp://127.0.0.1:",
         Target::Memory => "mem://cases-",
         Target::Local => "local",
     };
@@ -634,4 +654,66 @@ async fn code_over_the_trait_takes_service_and_client(rig: Rig) {
     assert_eq!(everything(&std::sync::Arc::new(rig.bench.clone())).await.unwrap(), expected);
     assert_eq!(everything(&rig.lab).await.unwrap(), expected);
     eventually("all notes arrive", || rig.bench.notes() == (3, 3)).await;
+}
+
+/// Metadata of the lab in the form that it reports.
+fn pair(key: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
+    (key.to_owned(), value.as_ref().to_vec())
+}
+
+async fn metadata_reach_the_handler_and_nobody_behind_it(rig: Rig) {
+    let call = LabClient::beside(&rig.lab, Bytes::from_static(b"abc"));
+    let call = call.metadata("trace-id", "1").metadata("raw", [0xFF, 0]).metadata("trace-id", "17");
+    assert_eq!(call.await.unwrap(), (vec![pair("trace-id", "17"), pair("raw", [0xFF, 0])], 3));
+    assert_eq!(LabClient::beside(&rig.lab, Bytes::new()).await.unwrap(), (vec![], 0));
+    assert_eq!(rig.lab.beside_downstream().metadata("authorization", "mine").await.unwrap(), (vec![], 0));
+    rig.still_works().await;
+}
+
+async fn metadata_go_with_arguments_of_every_length_and_with_streams(rig: Rig) {
+    // As much as may be: the key and its length take 2 bytes, the value's length 2.
+    for size in [0, 16_380] {
+        let value = pattern(size, 5);
+        // Around the sizes from which on arguments are shared, decoded elsewhere, and sent in pieces.
+        for length in [0, 1, 16 * 1024, 32 * 1024, 64 * 1024, 256 * 1024 - 16_500, 256 * 1024, 1_000_000] {
+            let call = LabClient::beside(&rig.lab, Bytes::from(pattern(length, 1))).metadata("k", &value);
+            assert!(call.timeout(LONG).await.unwrap() == (vec![pair("k", &value)], length as u64), "{size}, {length}");
+        }
+        let items = vec![Bytes::from_static(b"x"); 100];
+        let back = LabClient::beside_items(&rig.lab, stream::iter(items.clone())).metadata("k", &value).await.unwrap();
+        let back: Vec<_> = back.map(Result::unwrap).collect().await;
+        assert!(back == [vec![Bytes::from(value)], items].concat());
+    }
+    let calls = (0..3000u32).map(|n| tokio::spawn(LabClient::beside(&rig.lab, Bytes::new()).metadata("n", n.to_le_bytes())));
+    for (n, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(call.await.unwrap().unwrap(), (vec![pair("n", (n as u32).to_le_bytes())], 0));
+    }
+    rig.lab.note(7).metadata("k", "v").await.unwrap();
+    eventually("the note arrives", || rig.bench.notes() == (1, 7)).await;
+    rig.still_works().await;
+}
+
+async fn too_much_metadata_is_a_fault_that_names_the_key_and_nothing_is_sent(rig: Rig) {
+    let call = || rig.lab.text("never");
+    let with_keys = |count| (0..count).fold(call(), |call, n| call.metadata(&format!("k{n}"), ""));
+    let too_much = [
+        (
+            call().metadata("first", "1").metadata("token", vec![0; 16_380]),
+            FaultKind::TooLarge,
+            "`token`",
+            "Limits::metadata_bytes",
+        ),
+        (with_keys(65), FaultKind::TooLarge, "`k64`", "Limits::metadata_entries"),
+        (call().metadata("No Key", "").metadata("k", ""), FaultKind::Incompatible, "`No Key`", "a-z"),
+        (call().metadata("", ""), FaultKind::Incompatible, "``", "1 to 255"),
+    ];
+    for (call, kind, key, fix) in too_much {
+        let error = call.await.unwrap_err();
+        let fault = error.fault().unwrap();
+        assert_eq!((fault.kind(), fault.may_have_run()), (kind, false), "{fault}");
+        assert!(fault.detail().contains(key) && fault.detail().contains(fix), "{fault}");
+    }
+    assert_eq!(rig.bench.calls(), 0, "nothing was sent");
+    assert_eq!(with_keys(64).await.unwrap(), "NEVER");
+    rig.still_works().await;
 }

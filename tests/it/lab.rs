@@ -83,6 +83,9 @@ impl From<LabError> for GateError {
     }
 }
 
+/// Metadata as the lab reports it.
+pub(crate) type Pairs = Vec<(String, Vec<u8>)>;
+
 #[rpc::service]
 pub(crate) trait Lab {
     async fn text(&self, text: &str) -> rpc::Result<String>;
@@ -146,6 +149,12 @@ pub(crate) trait Lab {
     async fn who(&self, cx: &rpc::Context) -> rpc::Result<(String, Option<u64>)>;
     /// Calls `who` downstream.
     async fn who_downstream(&self) -> rpc::Result<(String, Option<u64>)>;
+    /// What came beside the arguments, and how long those were.
+    async fn beside(&self, cx: &rpc::Context, bytes: Bytes) -> rpc::Result<(Pairs, u64)>;
+    /// Calls `beside` downstream.
+    async fn beside_downstream(&self) -> rpc::Result<(Pairs, u64)>;
+    /// Echoes items, behind one with the values of the metadata.
+    async fn beside_items(&self, cx: &rpc::Context, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>>;
     /// Returns after so many turns of the scheduler.
     async fn after(&self, turns: u32) -> rpc::Result<u32>;
 
@@ -295,6 +304,11 @@ async fn turns(count: u32) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
+}
+
+/// What came beside the arguments of a call.
+fn pairs(cx: &rpc::Context) -> Pairs {
+    cx.metadata().iter().map(|(key, value)| (key.to_owned(), value.to_vec())).collect()
 }
 
 /// Milliseconds until the deadline of a call.
@@ -559,6 +573,28 @@ impl Lab for Bench {
         let _alive = self.alive();
         turns(2).await;
         LabClient::who(self.downstream()).await
+    }
+
+    async fn beside(&self, cx: &rpc::Context, bytes: Bytes) -> rpc::Result<(Pairs, u64)> {
+        let _alive = self.alive();
+        turns(1).await;
+        // Also where it is not polled for the first time.
+        assert_eq!(pairs(&rpc::Context::current()), pairs(cx));
+        Ok((pairs(cx), bytes.len() as u64))
+    }
+
+    async fn beside_downstream(&self) -> rpc::Result<(Pairs, u64)> {
+        let _alive = self.alive();
+        LabClient::beside(self.downstream(), Bytes::new()).await
+    }
+
+    async fn beside_items(&self, cx: &rpc::Context, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>> {
+        let alive = self.alive();
+        let first = Bytes::from(pairs(cx).into_iter().flat_map(|(_, value)| value).collect::<Vec<_>>());
+        Ok(Streaming::from_results(stream::iter([Ok(first)]).chain(items).map(move |item| {
+            let _alive = &alive;
+            item
+        })))
     }
 
     async fn after(&self, count: u32) -> rpc::Result<u32> {

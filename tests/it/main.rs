@@ -17,3 +17,4 @@ mod macro_keys;
 mod proxy;
 mod raw;
 mod regressions;
+mod tower;

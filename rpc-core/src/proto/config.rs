@@ -41,6 +41,11 @@ pub struct Limits {
     pub max_deadline: Duration,
     /// How long a server that drains waits for what is under way. 30 s: every call that names no deadline has ended then.
     pub drain: Duration,
+    /// Metadata of one call, in bytes as they travel; what this side sends is held to it too. 16 KiB: twice what HTTP
+    /// servers take of headers, for tokens with many claims.
+    pub metadata_bytes: u32,
+    /// Keys in the metadata of one call, likewise. 64: traces, tokens and tenants together need a dozen.
+    pub metadata_entries: u32,
 }
 
 impl Default for Limits {
@@ -61,6 +66,8 @@ impl Default for Limits {
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_secs(3600),
             drain: Duration::from_secs(30),
+            metadata_bytes: 16 * 1024,
+            metadata_entries: 64,
         }
     }
 }
@@ -70,6 +77,12 @@ pub const SMALLEST_WINDOW: u64 = 512;
 
 /// The largest window, in bytes: far more than anybody holds, and far from where varints end.
 pub const LARGEST_WINDOW: u64 = 1 << 40;
+
+/// The most metadata of a call, in bytes: it stands in one frame, and is no place for payloads.
+pub const MOST_METADATA: u32 = 1024 * 1024;
+
+/// The most keys in it: each is compared with those before.
+pub const MOST_METADATA_ENTRIES: u32 = 256;
 
 /// The shortest keepalive: ten PINGs a second are the most that a peer answers (§8.3).
 pub const SMALLEST_KEEPALIVE: Duration = Duration::from_millis(100);
@@ -102,6 +115,15 @@ impl Limits {
         if self.exchanges == 0 || self.sessions == 0 {
             return Err("Limits::exchanges and Limits::sessions must be at least 1".to_owned());
         }
+        let metadata = [
+            ("metadata_bytes", self.metadata_bytes, MOST_METADATA),
+            ("metadata_entries", self.metadata_entries, MOST_METADATA_ENTRIES),
+        ];
+        for (name, value, most) in metadata {
+            if value > most {
+                return Err(format!("Limits::{name} is {value}; give it at most {most}"));
+            }
+        }
         Ok(())
     }
 
@@ -122,6 +144,8 @@ impl Limits {
             reassembly: self.reassembly,
             default_deadline: self.default_deadline,
             max_deadline: self.max_deadline,
+            metadata_bytes: self.metadata_bytes,
+            metadata_entries: self.metadata_entries,
         }
     }
 }
@@ -137,6 +161,10 @@ pub struct SessionConfig {
     pub default_deadline: Duration,
     /// See [`Limits::max_deadline`].
     pub max_deadline: Duration,
+    /// See [`Limits::metadata_bytes`].
+    pub metadata_bytes: u32,
+    /// See [`Limits::metadata_entries`].
+    pub metadata_entries: u32,
 }
 
 #[cfg(test)]
@@ -156,5 +184,16 @@ mod tests {
         }
         let limits = Limits { session_window: 3, ..Limits::default() };
         assert_eq!(limits.check().unwrap_err(), "Limits::session_window is 3; give it at least 512 bytes and at most 2^40");
+    }
+
+    #[test]
+    fn metadata_has_a_largest_limit() {
+        for (over, ok) in [(-1, true), (0, true), (1, false)] {
+            let bytes = Limits { metadata_bytes: MOST_METADATA.wrapping_add_signed(over), ..Limits::default() };
+            let entries = Limits { metadata_entries: MOST_METADATA_ENTRIES.wrapping_add_signed(over), ..Limits::default() };
+            assert_eq!((bytes.check().is_ok(), entries.check().is_ok()), (ok, ok), "{over}");
+        }
+        let limits = Limits { metadata_entries: 257, ..Limits::default() };
+        assert_eq!(limits.check().unwrap_err(), "Limits::metadata_entries is 257; give it at most 256");
     }
 }

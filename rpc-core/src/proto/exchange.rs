@@ -10,6 +10,8 @@
 //! An exchange is gone when both directions are over and the application holds it no longer: for the side that
 //! answers, when its handler has really ended.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::batch::Batch;
@@ -18,6 +20,7 @@ use super::error::{ExchangeFault, Origin};
 use super::time::Time;
 use crate::code::Code;
 use crate::id::{Side, Xid};
+use crate::metadata::Metadata;
 use crate::wire::frame::Reason;
 
 /// A message to be sent. Large ones are shared with the socket instead of copied.
@@ -76,7 +79,7 @@ pub enum AnswerKind {
 pub(super) struct Tx {
     pub(super) state: TxState,
     pub(super) credit: SendCredit,
-    /// The fields of an OPEN that is still to be written.
+    /// The fields of an OPEN that is still to be written, or whose arguments have not arrived whole.
     pub(super) open: Option<OpenFields>,
     pub(super) accept: bool,
     /// A single message: the arguments, a unary answer, an application error.
@@ -92,11 +95,12 @@ pub(super) struct Tx {
     pub(super) watched: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct OpenFields {
     pub(super) method: u32,
     pub(super) timeout_ms: Option<u32>,
     pub(super) one_way: bool,
+    pub(super) metadata: Option<Arc<Metadata>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -132,6 +132,8 @@ pub struct Outbox {
     max_frame: u32,
     /// See [`BULK`]: what the socket takes without a pause.
     bulk: usize,
+    /// What the peer let this side send at first.
+    window: u64,
     open: bool,
 }
 
@@ -149,6 +151,7 @@ impl Outbox {
             grant: Grant::new(window),
             max_frame: 0,
             bulk: BATCH,
+            window: 0,
             open: false,
         }
     }
@@ -156,6 +159,7 @@ impl Outbox {
     /// The handshake told what the peer takes.
     pub fn open(&mut self, max_frame: u32, window: u64) {
         self.max_frame = max_frame;
+        self.window = window;
         self.send.raise(window);
         self.open = true;
     }
@@ -242,6 +246,11 @@ impl Outbox {
     #[inline]
     pub fn max_frame(&self) -> u32 {
         self.max_frame
+    }
+
+    /// The peer's window for the connection.
+    pub fn window(&self) -> u64 {
+        self.window
     }
 
     /// Puts a session with data at the end of the ring.

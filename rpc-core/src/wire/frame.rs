@@ -155,9 +155,11 @@ pub fn exchange_head(kind: u8, flags: u8, sid: Option<Sid>, xid: Xid) -> HeadBuf
 mod ext {
     /// The time left to the call, in milliseconds.
     pub(super) const TIMEOUT: u64 = 1;
+    /// Pairs of keys and values, behind their length in bytes. (2 and 4 are reserved for urgency and target.)
+    pub(super) const METADATA: u64 = 8;
 }
 
-/// The fields of an OPEN before its message bytes.
+/// The fields of an OPEN before its message bytes, but for its metadata, which is bytes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// The rank of the method among its service's sorted hashes.
@@ -182,31 +184,49 @@ impl Open {
         }
     }
 
-    /// Reads the fields of `frame` and yields them with the message bytes behind them.
+    /// The same for an OPEN with metadata. What does not fit in a head goes to `behind`, which the message follows.
+    pub fn write_with(&self, metadata: &[u8], head: &mut HeadBuf, behind: &mut Vec<u8>) {
+        head.varint(self.method);
+        head.varint(ext::METADATA | if self.timeout_ms.is_some() { ext::TIMEOUT } else { 0 });
+        if let Some(timeout) = self.timeout_ms {
+            head.varint(timeout);
+        }
+        head.varint(metadata.len() as u64);
+        behind.extend_from_slice(metadata);
+        if let Some(total) = self.total {
+            varint::push(total, behind);
+        }
+    }
+
+    /// Reads the fields of `frame` and yields them with the metadata, which may be none, and the message bytes behind.
     ///
     /// # Errors
     /// If a field is cut off, or the bitmap names a field that this connection has not agreed upon.
     #[inline]
-    pub fn read<'a>(frame: &Frame<'a>) -> Result<(Self, &'a [u8]), DecodeError> {
+    pub fn read<'a>(frame: &Frame<'a>) -> Result<(Self, &'a [u8], &'a [u8]), DecodeError> {
         let mut body = frame.body;
         let method = varint::read(&mut body, "the method")?;
-        let mut timeout_ms = None;
-        if frame.has(flag::EXT) {
-            let bits = varint::read(&mut body, "the field bitmap")?;
-            if bits & !ext::TIMEOUT != 0 {
-                return Err(DecodeError::Range {
-                    field: "the field bitmap",
-                    value: bits,
-                    rule: "only the timeout is agreed upon",
-                });
-            }
-            if bits & ext::TIMEOUT != 0 {
-                timeout_ms = Some(varint::read(&mut body, "the timeout")?);
-            }
-        }
+        let (timeout_ms, metadata) = if frame.has(flag::EXT) { read_ext(&mut body)? } else { (None, &[][..]) };
         let total = if frame.has(flag::EOM) { None } else { Some(varint::read(&mut body, "the message length")?) };
-        Ok((Self { method, timeout_ms, total }, body))
+        Ok((Self { method, timeout_ms, total }, metadata, body))
     }
+}
+
+/// The fields behind EXT: timeout and metadata. Most calls have none.
+fn read_ext<'a>(body: &mut &'a [u8]) -> Result<(Option<u64>, &'a [u8]), DecodeError> {
+    let bits = varint::read(body, "the field bitmap")?;
+    if bits & !(ext::TIMEOUT | ext::METADATA) != 0 {
+        let rule = "only timeout and metadata are agreed upon";
+        return Err(DecodeError::Range { field: "the field bitmap", value: bits, rule });
+    }
+    let timeout_ms = if bits & ext::TIMEOUT != 0 { Some(varint::read(body, "the timeout")?) } else { None };
+    let mut metadata: &[u8] = &[];
+    if bits & ext::METADATA != 0 {
+        let len = varint::read(body, "the length of the metadata")?;
+        let split = usize::try_from(len).ok().and_then(|len| body.split_at_checked(len));
+        (metadata, *body) = split.ok_or(DecodeError::Truncated { field: "the metadata" })?;
+    }
+    Ok((timeout_ms, metadata))
 }
 
 /// A code with a text for people: the body of HELLO_REJECT, S_REJECT, CONN_CLOSE and, behind its own fields, of RESET
@@ -409,7 +429,28 @@ mod tests {
             let frame = Frame::read(cut(&bytes), if sid.is_some() { Mode::Multi } else { Mode::Single }).unwrap();
             prop_assert_eq!(frame.sid.0, sid.unwrap_or(0));
             prop_assert_eq!(frame.xid.0, xid);
-            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &message[..]));
+            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &[][..], &message[..]));
+        }
+
+        #[test]
+        fn an_open_with_metadata_reads_back(method in 0..=varint::MAX, timeout_ms in proptest::option::of(0..=varint::MAX),
+                                            total in proptest::option::of(0..=varint::MAX), xid in 0..=varint::MAX,
+                                            metadata: Vec<u8>, message: Vec<u8>, cut_off in 0..400usize) {
+            let open = Open { method, timeout_ms, total };
+            let flags = flag::EXT | if total.is_none() { flag::EOM } else { 0 };
+            let mut head = exchange_head(kind::OPEN, flags, Some(Sid(varint::MAX)), Xid(xid));
+            let mut body = Vec::new();
+            open.write_with(&metadata, &mut head, &mut body);
+            let fields = body.len();
+            body.extend_from_slice(&message);
+            let mut bytes = head.finish(body.len()).to_vec();
+            let start = bytes.len();
+            bytes.extend_from_slice(&body);
+            let frame = Frame::read(cut(&bytes), Mode::Multi).unwrap();
+            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &metadata[..], &message[..]));
+            // Cut off within the metadata, it is nothing.
+            let frame = Frame::read(cut(&bytes[..start + cut_off.min(metadata.len())]), Mode::Multi).unwrap();
+            prop_assert_eq!(Open::read(&frame).is_ok(), fields == 0 || (cut_off >= metadata.len() && total.is_none()));
         }
 
         #[test]

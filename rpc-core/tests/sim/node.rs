@@ -91,6 +91,12 @@ impl Node {
         act(&mut self.sessions.get_mut(&index).expect("the session is here").core, &mut self.out)
     }
 
+    /// How many bytes of metadata a call may have. What the peer takes is known to the outbox with the next flush.
+    pub(crate) fn metadata_room(&mut self, index: usize) -> usize {
+        self.connection.flush(&mut self.out);
+        self.with_out(index, |session, out| session.metadata_room(out))
+    }
+
     /// Bytes from the network.
     pub(crate) fn receive(
         &mut self,

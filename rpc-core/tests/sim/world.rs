@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_core::id::{ExchangeKey, Side};
+use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Answer, AnswerKind, Batch, Items, Limits, OpenCommand, Session, SessionEvent, Time};
 use rpc_core::wire::frame::Mode;
 
@@ -135,6 +137,9 @@ impl Kind {
     }
 }
 
+/// What metadata take beside what fills them.
+const METADATA_ROOM: usize = 40;
+
 /// What a call is for, as its arguments say it: 26 bytes and filler.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
@@ -155,6 +160,17 @@ impl Spec {
         bytes.extend(self.size.to_le_bytes());
         bytes.extend((0..filler).map(|at| (at as u64 * 7 + self.call) as u8));
         bytes
+    }
+
+    fn has_metadata(&self) -> bool {
+        self.call.is_multiple_of(4)
+    }
+
+    fn metadata(&self, filler: usize) -> Arc<Metadata> {
+        let mut metadata = Metadata::new();
+        metadata.insert("filler", vec![7; filler]).unwrap();
+        metadata.insert("call", self.call.to_string()).unwrap();
+        metadata.into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
@@ -419,7 +435,11 @@ impl World {
         let command =
             OpenCommand { method: 0, timeout, body: spec.encode(filler).into(), more: kind.sends_items(), answer: kind.answer() };
         let node = &mut self.nodes[end];
-        let opened = if self.rng.chance(50) {
+        let extra = self.rng.below(6000);
+        let opened = if spec.has_metadata() {
+            let metadata = spec.metadata(extra.min(node.metadata_room(session) - METADATA_ROOM));
+            node.with_out(session, |core, out| core.open_with(command, metadata, spec.call, out))
+        } else if self.rng.chance(50) {
             node.with(session, |core| core.open(command, spec.call))
         } else {
             node.with_out(session, |core, out| core.open_now(command, spec.call, out))
@@ -452,8 +472,12 @@ impl World {
 
     fn handle(&mut self, end: usize, event: Event) -> Result<(), String> {
         match event {
-            Event::Session(session, SessionEvent::Opened { key, body, more, one_way, .. }) => {
+            Event::Session(session, SessionEvent::Opened { key, body, more, one_way, metadata, .. }) => {
                 let spec = Spec::decode(&body)?;
+                let number = metadata.as_ref().and_then(|metadata| metadata.get_text("call"));
+                if number != spec.has_metadata().then(|| spec.call.to_string()).as_deref() {
+                    return Err(format!("call {} came with the metadata {metadata:?}", spec.call));
+                }
                 if spec.session != session {
                     return Err(format!("a call of session {} came to session {session}", spec.session));
                 }

@@ -27,7 +27,8 @@ impl<U> Session<U> {
         let mut exchange = self.prepare(&command, user);
         let OpenCommand { method, body, answer, .. } = command;
         let granted = self.opened < self.opens_max && self.waiting.is_empty();
-        exchange.tx.open = Some(OpenFields { method, timeout_ms: exchange.timeout_ms(), one_way: answer == AnswerKind::None });
+        let (timeout_ms, one_way) = (exchange.timeout_ms(), answer == AnswerKind::None);
+        exchange.tx.open = Some(OpenFields { method, timeout_ms, one_way, metadata: None });
         exchange.tx.body = Some(body);
         exchange.granted = granted;
         exchange.queued = true;

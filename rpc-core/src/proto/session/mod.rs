@@ -17,6 +17,7 @@ mod take;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use close::Closed;
@@ -25,6 +26,7 @@ use ring::{Ring, Size};
 
 use crate::code::Code;
 use crate::id::{ExchangeKey, Sid, Side, Xid};
+use crate::metadata::Metadata;
 use crate::proto::batch::Batch;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
@@ -77,6 +79,8 @@ pub enum SessionEvent {
         more: bool,
         /// Whether no answer is expected.
         one_way: bool,
+        /// What the caller sent beside the arguments.
+        metadata: Option<Arc<Metadata>>,
     },
     /// There is something new to take: an answer, items, an end.
     Readable(ExchangeKey),

@@ -1,13 +1,15 @@
 //! The incoming side of a session: from frames to events. A fault in a frame ends the exchange where that contains it,
 //! else the session; the connection never.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{OpenFields, Session, SessionEvent, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side, Xid};
+use crate::metadata::{Metadata, MetadataError};
 use crate::pool;
-use crate::proto::credit::Overrun;
+use crate::proto::credit::{Overrun, RecvCredit};
 use crate::proto::error::{Origin, ProtocolError};
 use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, NOT_ASKED, Partial, Rx, Tx, TxState};
 use crate::proto::time::Time;
@@ -21,6 +23,20 @@ impl From<DecodeError> for Refused {
     fn from(error: DecodeError) -> Self {
         Self(Reason::new(Code::PROTOCOL, error.to_string()))
     }
+}
+
+impl From<MetadataError> for Refused {
+    fn from(error: MetadataError) -> Self {
+        Self(Reason::new(error.code(), error.to_string()))
+    }
+}
+
+/// An OPEN whose exchange may begin.
+struct Opening<'f> {
+    open: Open,
+    metadata: Option<Arc<Metadata>>,
+    /// The arguments, or the first piece of them.
+    bytes: &'f [u8],
 }
 
 impl<U> Session<U> {
@@ -107,11 +123,13 @@ impl<U> Session<U> {
         if one_way && !frame.has(flag::END) && frame.has(flag::EOM) {
             return Err(ProtocolError::new(Code::PROTOCOL, "a one-way call has no items"));
         }
+        let mut rx = Rx::new(self.config.windows.stream, AnswerKind::Many);
+        // Before there is an exchange: what is large is made where it stays.
+        let read = self.read_open(&mut rx.credit, frame);
         let mut tx = Tx::new(self.peer.stream);
         if one_way {
             tx.state = TxState::Done;
         }
-        let rx = Rx::new(self.config.windows.stream, AnswerKind::Many);
         let (opener, xid, deadline) = (Side::Acceptor, Some(frame.xid), Deadline::None);
         let mut exchange = Exchange {
             xid,
@@ -127,9 +145,9 @@ impl<U> Session<U> {
             deadline,
             user: user(),
         };
-        match self.read_open(&mut exchange, frame) {
+        match read {
             // The plain case: the arguments are here whole, and go straight to a handler.
-            Ok((open, bytes)) if open.total.is_none() => {
+            Ok(Opening { open, metadata, bytes }) if open.total.is_none() => {
                 self.release_shared(frame.charge());
                 exchange.rx.credit.release(frame.charge());
                 exchange.rx.done = frame.has(flag::END);
@@ -137,13 +155,20 @@ impl<U> Session<U> {
                 let timeout = self.grant_timeout(&open);
                 exchange.deadline = self.deadline_at(now, timeout);
                 let (method, more) = (open.method as u32, !frame.has(flag::END));
+                // Arguments that took most of the window leave too little of it for the items behind them.
+                let announce = more && exchange.rx.credit.is_due();
+                exchange.rx.announce = announce;
                 let key = self.insert(exchange);
                 self.ids.insert(frame.xid, key);
-                Ok(Some(SessionEvent::Opened { key, method, timeout, body: pool::copy(bytes), more, one_way }))
+                if announce {
+                    self.announces.push(key);
+                    self.control_due = true;
+                }
+                Ok(Some(SessionEvent::Opened { key, method, timeout, body: pool::copy(bytes), more, one_way, metadata }))
             }
-            Ok((open, bytes)) => {
+            Ok(Opening { open, metadata, bytes }) => {
                 let timeout_ms = self.grant_timeout(&open).map(millis);
-                exchange.tx.open = Some(OpenFields { method: open.method as u32, timeout_ms, one_way });
+                exchange.tx.open = Some(OpenFields { method: open.method as u32, timeout_ms, one_way, metadata });
                 let key = self.insert(exchange);
                 self.ids.insert(frame.xid, key);
                 let total = open.total.unwrap_or_default();
@@ -165,12 +190,12 @@ impl<U> Session<U> {
 
     /// The fields of an OPEN, checked as far as its exchange alone is concerned.
     #[inline]
-    fn read_open<'f>(&self, exchange: &mut Exchange<U>, frame: &Frame<'f>) -> Result<(Open, &'f [u8]), Refused> {
-        let (open, bytes) = Open::read(frame)?;
+    fn read_open<'f>(&self, credit: &mut RecvCredit, frame: &Frame<'f>) -> Result<Opening<'f>, Refused> {
+        let (open, metadata, bytes) = Open::read(frame)?;
         if open.method > u64::from(u32::MAX) {
             return Err(Refused(Reason::new(Code::UNKNOWN_METHOD, "")));
         }
-        if exchange.rx.credit.receive(frame.charge()).is_err() {
+        if credit.receive(frame.charge()).is_err() {
             return Err(overrun());
         }
         if bytes.len() as u64 > self.config.windows.message {
@@ -179,7 +204,14 @@ impl<U> Session<U> {
         if open.total.is_some() && frame.has(flag::END) {
             return Err(Refused(Reason::new(Code::PROTOCOL, "END in the middle of a message")));
         }
-        Ok((open, bytes))
+        let metadata = if metadata.is_empty() { None } else { Some(self.read_metadata(metadata)?) };
+        Ok(Opening { open, metadata, bytes })
+    }
+
+    #[cold]
+    fn read_metadata(&self, encoded: &[u8]) -> Result<Arc<Metadata>, MetadataError> {
+        let (bytes, entries) = (self.config.metadata_bytes as usize, self.config.metadata_entries as usize);
+        Metadata::read(encoded, bytes, entries).map(Arc::new)
     }
 
     /// The time that the peer's call has, if it names one. Whether the default applies where it does not, only the
@@ -201,8 +233,8 @@ impl<U> Session<U> {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.deadline = deadline;
         }
-        let more = !done;
-        Some(SessionEvent::Opened { key, method: fields.method, timeout, body, more, one_way: fields.one_way })
+        let OpenFields { method, one_way, metadata, .. } = fields;
+        Some(SessionEvent::Opened { key, method, timeout, body, more: !done, one_way, metadata })
     }
 
     #[inline]

@@ -3,15 +3,19 @@
 //! Header, exchange id and sequence position are assigned here and nowhere else, so that the order of the queue may
 //! change up to the last moment and the order of the sequence is the order on the wire.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Link, OpenCommand, Session};
+use crate::code::Code;
 use crate::id::{ExchangeKey, Xid};
-use crate::proto::error::ExchangeFault;
+use crate::metadata::Metadata;
+use crate::proto::error::{ExchangeFault, Origin};
 use crate::proto::exchange::{AnswerKind, Body, Exchange, NOT_ASKED, OpenFields, TxState};
 use crate::proto::outbox::{Lane, Outbox, QUANTUM};
 use crate::wire::HeadBuf;
-use crate::wire::frame::{MIN_CHARGE, Open, Reset, charge, exchange_head, flag, kind, session_head};
+use crate::wire::frame::{MIN_CHARGE, Open, Reason, Reset, charge, exchange_head, flag, kind, session_head};
 use crate::wire::varint;
 
 /// Room that a frame's ids and fields take at most, so that message bytes are cut to fit under `max_frame`.
@@ -20,6 +24,10 @@ const HEAD_ROOM: usize = 64;
 /// Room that an OPEN's own fields take at most: method and bitmap of one byte, timeout of eight. A method number over 63
 /// takes one more, which the slow path's arithmetic counts and the estimate here covers.
 const OPEN_ROOM: usize = 16;
+
+/// What an OPEN has behind its ids beside metadata, at most: method and timeout of 32 bits, bitmap, two lengths, and the
+/// 16 bytes that are the least of a message to go with them.
+const BESIDE_METADATA: usize = 48;
 
 /// How an exchange's turn ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,6 +150,43 @@ impl<U> Session<U> {
         self.ids.insert(xid, key);
         self.flush(out);
         Ok(key)
+    }
+
+    /// [`open`](Self::open) and [`flush`](Self::flush) of a call with metadata, which are written with its OPEN.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and for more metadata than the limits of this side or the windows of the peer allow.
+    pub fn open_with(
+        &mut self,
+        command: OpenCommand,
+        metadata: Arc<Metadata>,
+        user: U,
+        out: &mut Outbox,
+    ) -> Result<ExchangeKey, ExchangeFault> {
+        let too_much = |code, text| ExchangeFault { reason: Reason::new(code, text), origin: Origin::Local, sent: false };
+        metadata
+            .check(self.config.metadata_bytes as usize, self.config.metadata_entries as usize)
+            .map_err(|error| too_much(error.code(), error.to_string()))?;
+        let (size, room) = (metadata.encoded().len(), self.metadata_room(out));
+        if size > room {
+            let text = format!("the metadata take {size} bytes, and the peer's windows and frames leave room for {room}");
+            return Err(too_much(Code::TOO_LARGE, text));
+        }
+        let key = self.open(command, user)?;
+        if let Some(fields) = self.exchanges.get_mut(key).and_then(|exchange| exchange.tx.open.as_mut()) {
+            fields.metadata = Some(metadata);
+        }
+        self.flush(out);
+        Ok(key)
+    }
+
+    /// How many bytes of metadata the peer's windows and frames have room for, whatever else is under way. All of it
+    /// goes into one frame, so it must fit into what a sender can count on once its peer has read everything: the whole
+    /// window of a new stream, half of the session's, and a quarter of the connection's (PROTOCOL §7.2).
+    pub fn metadata_room(&self, out: &Outbox) -> usize {
+        let windows = self.peer.stream.min(self.peer.session / 2).min(out.window() / 4);
+        let room = windows.min(u64::from(out.max_frame()).saturating_sub(HEAD_ROOM as u64));
+        usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(BESIDE_METADATA)
     }
 
     /// [`answer`](Self::answer), [`handler_done`](Self::handler_done) and [`flush`](Self::flush) in one, likewise.
@@ -352,25 +397,43 @@ impl Writer<'_> {
     /// Writes the OPEN with the first piece of the arguments.
     fn open<U>(&mut self, exchange: &mut Exchange<U>, xid: Xid) -> Result<(), Turn> {
         let tx = &mut exchange.tx;
-        let (Some(OpenFields { method, timeout_ms, one_way }), Some(body)) = (tx.open, &tx.body) else {
+        let (Some(OpenFields { method, timeout_ms, one_way, metadata }), Some(body)) = (&tx.open, &tx.body) else {
             return Err(Turn::Drained);
         };
         let message = body.as_slice();
         let timeout_ms = timeout_ms.map(u64::from);
-        let fields = varint::len(method.into()) + timeout_ms.map_or(0, |ms| 1 + varint::len(ms));
-        let piece = self.piece(fields, message.len(), 0, tx.credit.available(), 0)?;
+        let method = u64::from(*method);
+        let metadata = metadata.as_ref().map_or(&[][..], |metadata| metadata.encoded());
+        let beside = if metadata.is_empty() { 0 } else { varint::len(metadata.len() as u64) + metadata.len() };
+        let extended = timeout_ms.is_some() || beside > 0;
+        let fields = varint::len(method) + usize::from(extended) + timeout_ms.map_or(0, varint::len) + beside;
+        // Metadata stand whole before the first piece, which is as long as it would be without them.
+        let limit = (self.limit + beside).min(self.out.max_frame() as usize - HEAD_ROOM);
+        let piece = self.piece(limit, fields, message.len(), 0, tx.credit.available(), 0)?;
         let ends = piece.end_of_message && tx.state == TxState::Ending;
         let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
         flags |= if ends { flag::END } else { 0 };
-        flags |= if one_way { flag::ONEWAY } else { 0 };
-        flags |= if timeout_ms.is_some() { flag::EXT } else { 0 };
+        flags |= if *one_way { flag::ONEWAY } else { 0 };
+        flags |= if extended { flag::EXT } else { 0 };
         let mut head = exchange_head(kind::OPEN, flags, self.sid, xid);
         let ids = head.len();
         let total = piece.first_of_many.then_some(message.len() as u64);
-        Open { method: method.into(), timeout_ms, total }.write(&mut head);
-        let taken = charge(head.len() - ids + piece.len);
-        tx.credit.take(taken);
-        self.write(head, body, piece.len, 0, taken);
+        let open = Open { method, timeout_ms, total };
+        if metadata.is_empty() {
+            open.write(&mut head);
+            let taken = charge(head.len() - ids + piece.len);
+            tx.credit.take(taken);
+            self.write(head, body, piece.len, 0, taken);
+        } else {
+            let mut behind = Vec::with_capacity(beside + piece.len);
+            open.write_with(metadata, &mut head, &mut behind);
+            behind.extend_from_slice(&message[..piece.len]);
+            let taken = charge(head.len() - ids + behind.len());
+            tx.credit.take(taken);
+            *self.count += 1;
+            self.session.take(taken);
+            self.out.frame(head, &behind, taken);
+        }
         tx.open = None;
         if piece.end_of_message {
             exchange.asked_at = *self.count - 1;
@@ -409,7 +472,7 @@ impl Writer<'_> {
             }
             let (total, written) = (message.len(), tx.written);
             let reserve = if from_items { self.reserve } else { 0 };
-            let piece = match self.piece(0, total - written, written, tx.credit.available(), reserve) {
+            let piece = match self.piece(self.limit, 0, total - written, written, tx.credit.available(), reserve) {
                 Ok(piece) => piece,
                 Err(turn) => return turn,
             };
@@ -470,12 +533,21 @@ impl Writer<'_> {
         Turn::Drained
     }
 
-    /// How much of a message can go into a frame with `fields` bytes of other fields.
-    fn piece(&self, fields: usize, remaining: usize, written: usize, stream: u64, reserve: u64) -> Result<Piece, Turn> {
+    /// How much of a message can go into a frame of `limit` bytes with `fields` bytes of other fields, where `reserve` of
+    /// the session's credit is left alone.
+    fn piece(
+        &self,
+        limit: usize,
+        fields: usize,
+        remaining: usize,
+        written: usize,
+        stream: u64,
+        reserve: u64,
+    ) -> Result<Piece, Turn> {
         let session = self.session.available().saturating_sub(reserve);
         let credit = stream.min(session).min(self.out.credit());
         let whole = charge(fields + remaining);
-        if whole <= credit && fields + remaining <= self.limit {
+        if whole <= credit && fields + remaining <= limit {
             return Ok(Piece { len: remaining, first_of_many: false, end_of_message: true });
         }
         // A message in pieces states its length in front of the first.
@@ -486,7 +558,12 @@ impl Writer<'_> {
         if let Some(turn) = self.lacks(least.max(MIN_CHARGE), stream, session) {
             return Err(turn);
         }
-        let room = self.limit.min(usize::try_from(credit).unwrap_or(usize::MAX)) - fields;
+        if least > limit as u64 {
+            // Metadata that no frame of this connection holds: the session has come here since the call was made, which
+            // waits for its deadline.
+            return Err(Turn::Stream);
+        }
+        let room = limit.min(usize::try_from(credit).unwrap_or(usize::MAX)) - fields;
         let mut len = room.min(remaining);
         if first_of_many && len == remaining {
             // It would fit but for the length in front: the last byte makes the second piece.
