@@ -1,16 +1,17 @@
-//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly; and
-//! over each of the connections in every codec.
+//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly; over
+//! each of the connections in every codec; and reversed, where the side that listens calls the side that connected.
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use rpc::{Code, Codec, Connection, Error, FaultKind, Server};
+use rpc::{Code, Codec, Connection, Error, FaultKind, Limits, Server};
 use tokio::sync::mpsc;
 
-use crate::harness::{eventually, soon};
+use crate::harness::{eventually, limits, soon};
 use crate::lab::{
     Bench, Event, Events, Form, GateError, LONG, Lab, LabClient, LabError, LabServer, Maps, Record, Scalars, pattern,
 };
@@ -20,8 +21,35 @@ enum Target {
     Tcp,
     TcpSingle,
     Memory,
+    /// The side that listens calls, over TCP and over memory.
+    TcpReversed,
+    MemoryReversed,
     Local,
     Layered,
+}
+
+impl Target {
+    fn is_memory(self) -> bool {
+        matches!(self, Self::Memory | Self::MemoryReversed)
+    }
+
+    fn is_reversed(self) -> bool {
+        matches!(self, Self::TcpReversed | Self::MemoryReversed)
+    }
+
+    /// Whether a handler can call its caller back: both sides offer the service then.
+    fn calls_back(self) -> bool {
+        !matches!(self, Self::TcpSingle | Self::Local)
+    }
+
+    fn endpoint(self) -> String {
+        static NAMES: AtomicU64 = AtomicU64::new(0);
+        if self.is_memory() {
+            format!("mem://cases-{}", NAMES.fetch_add(1, Ordering::Relaxed))
+        } else {
+            "tcp://127.0.0.1:0".to_owned()
+        }
+    }
 }
 
 /// A service and a client of it.
@@ -31,45 +59,57 @@ struct Rig {
     events: Events,
     target: Target,
     codec: Codec,
-    _server: Option<Server>,
+    /// The side that listens, and the side that connected.
+    _sides: Option<(Server, Connection)>,
 }
 
 impl Rig {
     async fn new(target: Target, codec: Codec) -> Self {
+        Self::with(target, codec, Limits::default()).await
+    }
+
+    /// With other limits, on both sides.
+    async fn with(target: Target, codec: Codec, limits: Limits) -> Self {
         let (bench, events) = Bench::new();
         let service = LabServer::new(bench.clone());
-        let builder = Server::builder().service(service.clone());
-        let (lab, server) = match target {
-            Target::Tcp => {
-                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
-                let connection = Connection::builder().codecs([codec]).open(server.endpoint()).await.unwrap();
-                (connection.session().open().await.unwrap(), Some(server))
-            }
-            Target::TcpSingle => {
-                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
-                // Postcard is what nobody asks for.
-                let preferred = if codec == Codec::Postcard { Codec::ALL.to_vec() } else { vec![codec, Codec::Postcard] };
-                let builder = Connection::builder().single_session().codecs(preferred);
-                let connection = builder.open(server.endpoint()).await.unwrap();
-                (connection.session().open().await.unwrap(), Some(server))
-            }
-            Target::Memory => {
-                static NAMES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-                let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let server = builder.listen(format!("mem://cases-{name}")).await.unwrap();
-                let connection = Connection::open(server.endpoint()).await.unwrap();
-                (connection.session().codec(codec).open().await.unwrap(), Some(server))
-            }
-            Target::Local => (rpc::local(service), None),
-            Target::Layered => {
-                let builder = Server::builder().service(rpc::tower::layered(service, layers()));
-                let server = builder.listen("tcp://127.0.0.1:0").await.unwrap();
-                let connection = Connection::open(server.endpoint()).await.unwrap();
-                (connection.session().layer(layers()).open().await.unwrap(), Some(server))
-            }
+        let (lab, sides) = if target == Target::Local {
+            (rpc::local(service), None)
+        } else {
+            let (lab, server, connection) = Self::connect(target, codec, limits, service).await;
+            (lab, Some((server, connection)))
         };
         bench.set_downstream(lab.clone());
-        Self { lab, bench, events, target, codec, _server: server }
+        Self { lab, bench, events, target, codec, _sides: sides }
+    }
+
+    async fn connect(target: Target, codec: Codec, limits: Limits, service: LabServer<Bench>) -> (LabClient, Server, Connection) {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let builder = Server::builder().limits(limits.clone());
+        let server = match target {
+            Target::Layered => builder.service(rpc::tower::layered(service.clone(), layers())),
+            _ => builder.service(service.clone()),
+        };
+        let server = server.on_connection(move |connection| drop(tell.send(connection)));
+        let server = server.listen(target.endpoint()).await.unwrap();
+        let builder = Connection::builder().limits(limits);
+        let connection = match target {
+            // Postcard is what nobody asks for.
+            Target::TcpSingle if codec == Codec::Postcard => builder.single_session(),
+            Target::TcpSingle => builder.single_session().codecs([codec, Codec::Postcard]),
+            Target::Tcp | Target::TcpReversed => builder.service(service).codecs([codec]),
+            _ => builder.service(service),
+        };
+        let connection = connection.open(server.endpoint()).await.unwrap();
+        let mut caller = connection.clone();
+        if target.is_reversed() {
+            caller = soon("the server is told of its connection", told.recv()).await.unwrap();
+        }
+        let session = match target {
+            Target::Layered => caller.session().layer(layers()),
+            _ if target.is_memory() => caller.session().codec(codec),
+            _ => caller.session(),
+        };
+        (session.open().await.unwrap(), server, connection)
     }
 
     /// Whether what travels is JSON.
@@ -116,6 +156,10 @@ macro_rules! cases {
         cases!(@target tcp_single_session_json, TcpSingle, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_json, Memory, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target through_layers, Layered, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_reversed, TcpReversed, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target memory_reversed, MemoryReversed, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tcp_reversed_json, TcpReversed, Json, 2, $($(#[$attr])* $case,)*);
+        cases!(@target memory_reversed_json, MemoryReversed, Json, 2, $($(#[$attr])* $case,)*);
         mod local {
             $(#[test] $(#[$attr])* fn $case() {
                 crate::harness::run(super::on(super::Target::Local, rpc::Codec::Postcard, super::$case));
@@ -174,10 +218,16 @@ cases! {
     metadata_reach_the_handler_and_nobody_behind_it,
     metadata_go_with_arguments_of_every_length_and_with_streams,
     too_much_metadata_is_a_fault_that_names_the_key_and_nothing_is_sent,
+    a_handler_calls_its_caller_back,
+    calls_go_back_and_forth_through_many_levels,
+    many_calls_go_back_and_forth_at_once,
+    a_stream_passes_through_calls_that_call_back,
+    the_smallest_windows_let_calls_call_back,
+    what_nobody_reads_does_not_hold_up_calls_that_call_back,
 }
 
 /// A channel's items as a stream.
-fn received<T: Send + 'static>(items: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send + 'static {
+pub(crate) fn received<T: Send + 'static>(items: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send + 'static {
     stream::unfold(items, |mut items| async move { Some((items.recv().await?, items)) })
 }
 
@@ -581,8 +631,8 @@ async fn a_call_that_was_never_polled_sends_nothing(rig: Rig) {
 async fn the_context_tells_peer_and_deadline(rig: Rig) {
     let (peer, left) = LabClient::who(&rig.lab).timeout(LONG).await.unwrap();
     let scheme = match rig.target {
-        Target::Tcp | Target::TcpSingle | Target::Layered => "tcp://127.0.0.1:",
-        Target::Memory => "mem://cases-",
+        Target::Tcp | Target::TcpSingle | Target::TcpReversed | Target::Layered => "tcp://127.0.0.1:",
+        Target::Memory | Target::MemoryReversed => "mem://cases-",
         Target::Local => "local",
     };
     assert!(peer.starts_with(scheme), "{peer}");
@@ -716,4 +766,138 @@ async fn too_much_metadata_is_a_fault_that_names_the_key_and_nothing_is_sent(rig
     assert_eq!(rig.bench.calls(), 0, "nothing was sent");
     assert_eq!(with_keys(64).await.unwrap(), "NEVER");
     rig.still_works().await;
+}
+
+/// What a call that should call back comes to where it cannot: the handler ran, and says why.
+fn cannot_call_back<T: std::fmt::Debug>(rig: &Rig, answer: rpc::Result<T>) {
+    let error = answer.unwrap_err();
+    let fault = error.fault().unwrap();
+    assert_eq!((fault.kind(), fault.may_have_run()), (FaultKind::Incompatible, true), "{error}");
+    let why = match rig.target {
+        // One session, and it is the caller's.
+        Target::TcpSingle => "in single-session mode a connection has one session",
+        _ => "there is no connection to call back on",
+    };
+    assert!(error.to_string().contains(why), "{error}");
+}
+
+/// Small windows for everything, on both sides.
+fn small(limits: &mut Limits) {
+    limits.max_frame = 4096;
+    limits.stream_window = 4096;
+    limits.session_window = 4096;
+    limits.connection_window = 4096;
+}
+
+async fn a_handler_calls_its_caller_back(rig: Rig) {
+    let load = Bytes::from(pattern(100, 1));
+    assert_eq!(rig.lab.bounce(0, load.clone()).await.unwrap(), (0, load.clone()));
+    if !rig.target.calls_back() {
+        cannot_call_back(&rig, rig.lab.bounce(1, load).await);
+        cannot_call_back(&rig, rig.lab.relay(1, stream::empty()).await);
+        return rig.still_works().await;
+    }
+    assert_eq!(rig.lab.bounce(1, load.clone()).await.unwrap(), (1, load));
+    assert_eq!(rig.bench.calls(), 3);
+    rig.still_works().await;
+}
+
+async fn calls_go_back_and_forth_through_many_levels(rig: Rig) {
+    if !rig.target.calls_back() {
+        return cannot_call_back(&rig, rig.lab.bounce(20, Bytes::new()).await);
+    }
+    for (depth, size) in [(2, 0), (3, 100_000), (20, 10), (60, 300)] {
+        let load = Bytes::from(rig.filling(size, u64::from(depth)));
+        assert_eq!(rig.lab.bounce(depth, load.clone()).await.unwrap(), (depth, load));
+    }
+    rig.still_works().await;
+}
+
+async fn many_calls_go_back_and_forth_at_once(rig: Rig) {
+    if !rig.target.calls_back() {
+        return cannot_call_back(&rig, rig.lab.bounce(6, Bytes::new()).await);
+    }
+    for _ in 0..5 {
+        let calls = (0..30).map(|n| {
+            let load = Bytes::from(rig.filling([0, 100, 20_000][n % 3], n as u64));
+            let (lab, depth) = (rig.lab.clone(), n as u32 % 7);
+            tokio::spawn(async move { assert_eq!(lab.bounce(depth, load.clone()).await.unwrap(), (depth, load)) })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            soon("a call that calls back", call).await.unwrap();
+        }
+    }
+    rig.still_works().await;
+}
+
+/// Sends items through calls that call back, and takes them back in order.
+async fn passes_through(rig: &Rig, depth: u32, count: usize, size: usize) {
+    let sent: Vec<_> = (0..count).map(|n| Bytes::from(rig.filling(size, n as u64))).collect();
+    let items = rig.lab.relay(depth, stream::iter(sent.clone())).await.unwrap();
+    let back: Vec<_> = soon("items come back through all levels", items.map(Result::unwrap).collect()).await;
+    assert!(back == sent, "{count} items of {size} bytes through {depth} levels");
+}
+
+async fn a_stream_passes_through_calls_that_call_back(rig: Rig) {
+    passes_through(&rig, 0, 10, 10).await;
+    if !rig.target.calls_back() {
+        return cannot_call_back(&rig, rig.lab.relay(3, stream::empty()).await);
+    }
+    for (depth, count, size) in [(1, 0, 0), (1, 2000, 90), (4, 200, 3000), (7, 3, 100_000)] {
+        passes_through(&rig, depth, count, size).await;
+    }
+    // Letting go of the stream lets go of all levels.
+    let mut items = rig.lab.relay(5, stream::repeat(Bytes::from_static(b"x"))).await.unwrap();
+    assert_eq!(items.next().await.unwrap().unwrap(), "x");
+    drop(items);
+    rig.still_works().await;
+}
+
+async fn the_smallest_windows_let_calls_call_back(rig: Rig) {
+    if !rig.target.calls_back() {
+        let rig = Rig::with(rig.target, rig.codec, limits(small)).await;
+        return cannot_call_back(&rig, rig.lab.bounce(1, Bytes::new()).await);
+    }
+    let rig = Rig::with(rig.target, rig.codec, limits(small)).await;
+    for (depth, size) in [(1, 4096), (2, 20_000), (9, 100), (5, 50_000)] {
+        let load = Bytes::from(rig.filling(size, 3));
+        let bounced = soon("it bounces under small windows", rig.lab.bounce(depth, load.clone())).await;
+        assert_eq!(bounced.unwrap(), (depth, load));
+    }
+    for (depth, count, size) in [(1, 200, 100), (3, 20, 4096), (4, 4, 30_000)] {
+        passes_through(&rig, depth, count, size).await;
+    }
+    let calls = (0..12).map(|n| {
+        let (lab, load) = (rig.lab.clone(), Bytes::from(rig.filling(6000, n)));
+        tokio::spawn(async move { assert_eq!(lab.bounce(5, load.clone()).await.unwrap(), (5, load)) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        soon("many calls call back under small windows", call).await.unwrap();
+    }
+    rig.still_works().await;
+}
+
+async fn what_nobody_reads_does_not_hold_up_calls_that_call_back(rig: Rig) {
+    if !rig.target.calls_back() {
+        return cannot_call_back(&rig, rig.lab.bounce_then_read(0, stream::empty()).await);
+    }
+    for limits in [Limits::default(), limits(small)] {
+        let rig = Rig::with(rig.target, rig.codec, limits).await;
+        // Items on their way down that their caller does not take, in the session in which it calls.
+        let mut unread = Vec::new();
+        for tag in 0..3 {
+            unread.push(soon("a stream is accepted", rig.lab.endless(tag)).await.unwrap());
+        }
+        let load = Bytes::from(rig.filling(3000, 5));
+        let bounced = soon("it bounces beside unread items", rig.lab.bounce(6, load.clone())).await;
+        assert_eq!(bounced.unwrap(), (6, load));
+        // And items on their way up that the handler does not take before it has called back.
+        for depth in [0, 1, 4] {
+            let item = Bytes::from(rig.filling(2000, 7));
+            let taken = rig.lab.bounce_then_read(depth, stream::iter(vec![item.clone(); 50]));
+            assert_eq!(soon("it calls back before it reads", taken).await.unwrap(), 50 * item.len() as u64);
+        }
+        drop(unread);
+        rig.still_works().await;
+    }
 }

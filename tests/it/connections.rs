@@ -557,6 +557,36 @@ fn many_stalled_sessions_hold_nobody_up() {
     });
 }
 
+/// As many as a connection has by default: a session that does not read stalls only itself (docs/PROTOCOL.md §7.2).
+#[test]
+fn all_sessions_but_one_stand_still_and_it_does_not_notice() {
+    run(async {
+        let scene = Scene::new(default_limits).await;
+        let connection = scene.connection().await;
+        let mut unread = Vec::new();
+        for n in 0..127 {
+            let lab = session(&connection).await;
+            unread.push(unread_streams(&lab, 4 * n).await);
+        }
+        everything_stands_still().await;
+        let lively = soon("the last session opens", connection.session().open::<LabClient>()).await.unwrap();
+        is_lively(&lively).await;
+        let mut items = lively.endless(1000).await.unwrap();
+        for n in 0..50_000 {
+            assert_eq!(soon("an item", items.next()).await.unwrap().unwrap(), n);
+        }
+        // And those that stood still go on where they stopped, once their neighbours in the session let them.
+        for streams in unread.iter_mut().step_by(42) {
+            streams.truncate(1);
+            for n in 0..50_000 {
+                assert_eq!(soon("an item", streams[0].next()).await.unwrap().unwrap(), n);
+            }
+        }
+        drop((items, unread));
+        scene.bench.idle().await;
+    });
+}
+
 #[test]
 fn a_large_message_lets_small_calls_through() {
     run(async {

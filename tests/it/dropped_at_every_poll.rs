@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use rpc::{Connection, Server};
+use rpc::{Connection, Server, Session};
 
 use crate::harness::{limits, run, run_on, soon};
-use crate::lab::{Bench, Events, LabClient, LabServer, pattern};
+use crate::lab::{Bench, Events, LONG, LabClient, LabServer, pattern};
 
 /// Polls a future until its `waits`-th wait and drops it there; `None` then.
 async fn dropped_at<F: Future>(waits: usize, future: F) -> Option<F::Output> {
@@ -304,6 +304,98 @@ on_both_runtimes! {
             let endpoint = scene.server.endpoint().clone();
             let _ = dropped_at(waits, scene.server.shutdown()).await;
             // It stops although nobody waits for it any more.
+            soon("its connections end", scene.connection.closed()).await;
+            assert!(soon("calls fail", hanging).await.unwrap().is_err());
+            scene.bench.idle().await;
+            let refused = async {
+                while Connection::open(&endpoint).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            soon("it listens no more", refused).await;
+        }
+    }
+
+    async fn the_closing_of_a_session() {
+        let scene = Scene::new().await;
+        for waits in 1..4 {
+            let lab: LabClient = scene.connection.session().open().await.unwrap();
+            let session = Session::of(&lab).unwrap();
+            let hanging = tokio::spawn(lab.hang(1));
+            scene.events.started(1).await;
+            assert!(dropped_at(1, session.closed()).await.is_none(), "waiting closes nothing");
+            assert!(!session.is_closing());
+            let closed = async { tokio::time::timeout(Duration::from_millis(20), session.close()).await };
+            let _ = dropped_at(waits, closed).await;
+            // It closes although nobody waits for it any more, and not before the call has ended.
+            assert!(session.is_closing());
+            assert!(lab.text("a").await.is_err());
+            assert!(!hanging.is_finished());
+            hanging.abort();
+            scene.events.dropped(1).await;
+            assert_eq!(soon("it closes", session.closed()).await.untaken(), Some(0));
+            scene.good_as_new().await;
+        }
+        let mut dropped_in_all = 0;
+        for _ in 0..20 {
+            let lab: LabClient = scene.connection.session().open().await.unwrap();
+            let session = Session::of(&lab).unwrap();
+            assert_eq!(lab.text("a").await.unwrap(), "A");
+            let (closed, dropped) = dropped_everywhere("close", || session.close()).await;
+            dropped_in_all += dropped;
+            assert!(closed.is_confirmed(), "{closed}");
+        }
+        assert!(dropped_in_all > 0);
+        scene.good_as_new().await;
+    }
+
+    async fn the_drain_of_a_connection() {
+        let scene = Scene::new().await;
+        for waits in 1..4 {
+            let connection = Connection::open(scene.server.endpoint()).await.unwrap();
+            let lab: LabClient = connection.session().open().await.unwrap();
+            let hanging = tokio::spawn(lab.hang(1));
+            scene.events.started(1).await;
+            let drained = async { tokio::time::timeout(Duration::from_millis(20), connection.drain(LONG)).await };
+            let _ = dropped_at(waits, drained).await;
+            // The drain goes on although nobody waits for it any more.
+            let session = Session::of(&lab).unwrap();
+            soon("no further calls", async {
+                while !session.is_closing() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            assert!(lab.text("a").await.is_err());
+            assert!(!hanging.is_finished());
+            hanging.abort();
+            soon("the connection ends", connection.closed()).await;
+            assert!(session.closed().await.is_confirmed());
+            scene.events.dropped(1).await;
+            scene.good_as_new().await;
+        }
+        let mut dropped_in_all = 0;
+        for _ in 0..10 {
+            let connection = Connection::open(scene.server.endpoint()).await.unwrap();
+            let lab: LabClient = connection.session().open().await.unwrap();
+            assert_eq!(lab.text("a").await.unwrap(), "A");
+            let (drained, dropped) = dropped_everywhere("drain", || connection.drain(LONG)).await;
+            dropped_in_all += dropped;
+            assert!(drained.is_clean());
+        }
+        assert!(dropped_in_all > 0);
+        scene.good_as_new().await;
+    }
+
+    async fn the_drain_of_a_server() {
+        for waits in 1..4 {
+            let scene = Scene::new().await;
+            let hanging = tokio::spawn(scene.lab.hang(1));
+            scene.events.started(1).await;
+            let endpoint = scene.server.endpoint().clone();
+            let drained = tokio::time::timeout(Duration::from_millis(20), scene.server.drain(LONG));
+            assert!(dropped_at(waits, drained).await.is_none_or(|late| late.is_err()), "a call hangs");
+            // It stops at once: nobody waits for what is under way any more.
             soon("its connections end", scene.connection.closed()).await;
             assert!(soon("calls fail", hanging).await.unwrap().is_err());
             scene.bench.idle().await;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use rpc::{Fault, FaultKind, OrApp, ResultExt, Streaming};
+use rpc::{Connection, Fault, FaultKind, OrApp, ResultExt, Session, Streaming};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::harness::{eventually, soon};
 
@@ -160,6 +161,25 @@ pub(crate) trait Lab {
 
     async fn panics(&self, turns: u32) -> rpc::Result<()>;
     async fn panics_in_stream(&self, good: u64) -> rpc::Result<Streaming<u64>>;
+
+    /// Returns when the test opens the gate.
+    async fn wait(&self, tag: u64) -> rpc::Result<u64>;
+    /// Notes when the test opens the gate.
+    #[rpc(oneway)]
+    async fn late_note(&self, tag: u64) -> rpc::Result<()>;
+    /// Does something that must be done once: writes the ticket down, in a few turns of the scheduler.
+    async fn redeem(&self, ticket: u64) -> rpc::Result<u64>;
+    /// Hands this side's session and connection to the test.
+    async fn introduce(&self) -> rpc::Result<()>;
+    /// Aborts its own session, and never returns.
+    async fn abort_session(&self, tag: u64, text: &str) -> rpc::Result<()>;
+
+    /// Calls its caller back, which does the same, so many levels deep; tells how many there were, with what it was given.
+    async fn bounce(&self, depth: u32, load: Bytes) -> rpc::Result<(u32, Bytes)>;
+    /// The same for a stream each way, through all levels.
+    async fn relay(&self, depth: u32, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>>;
+    /// Bounces first, and only then reads what came up; tells the number of bytes.
+    async fn bounce_then_read(&self, depth: u32, items: Streaming<Bytes>) -> rpc::Result<u64>;
 }
 
 /// What the handlers tell.
@@ -178,6 +198,9 @@ struct Shared {
     noted: AtomicU64,
     events: UnboundedSender<Event>,
     downstream: OnceLock<LabClient>,
+    gate: watch::Sender<bool>,
+    redeemed: Mutex<HashMap<u64, u32>>,
+    met: Mutex<Vec<(Session, Connection)>>,
 }
 
 /// The service. Clones share everything.
@@ -217,6 +240,9 @@ impl Bench {
             noted: AtomicU64::new(0),
             events,
             downstream: OnceLock::new(),
+            gate: watch::Sender::new(false),
+            redeemed: Mutex::default(),
+            met: Mutex::default(),
         };
         (Self { shared: Arc::new(shared) }, Events { events: Mutex::new((told, Vec::new())) })
     }
@@ -264,6 +290,26 @@ impl Bench {
         alive
     }
 
+    /// Lets the handlers return that wait for it, those of later calls too.
+    pub(crate) fn open_gate(&self) {
+        self.shared.gate.send_replace(true);
+    }
+
+    async fn gate(&self) {
+        let mut gate = self.shared.gate.subscribe();
+        gate.wait_for(|open| *open).await.expect("the service holds the other end");
+    }
+
+    /// How often a ticket was redeemed.
+    pub(crate) fn redeemed(&self, ticket: u64) -> u32 {
+        self.shared.redeemed.lock().expect("no holder panics").get(&ticket).copied().unwrap_or_default()
+    }
+
+    /// The side of the service that [`Lab::introduce`] was called on last.
+    pub(crate) fn met(&self) -> (Session, Connection) {
+        self.shared.met.lock().expect("no holder panics").last().cloned().expect("somebody was introduced")
+    }
+
     fn note_one(&self, n: u64) {
         self.shared.notes.fetch_add(1, Ordering::SeqCst);
         self.shared.noted.fetch_add(n, Ordering::SeqCst);
@@ -309,6 +355,13 @@ async fn turns(count: u32) {
 /// What came beside the arguments of a call.
 fn pairs(cx: &rpc::Context) -> Pairs {
     cx.metadata().iter().map(|(key, value)| (key.to_owned(), value.to_vec())).collect()
+}
+
+/// A session of a handler with the service that its caller offers.
+async fn caller() -> rpc::Result<LabClient> {
+    let here = || Fault::new(FaultKind::Incompatible, "there is no connection to call back on");
+    let connection = Connection::current().ok_or_else(here)?;
+    Ok(connection.session().open().await.map_err(Fault::from)?)
 }
 
 /// Milliseconds until the deadline of a call.
@@ -616,6 +669,71 @@ impl Lab for Bench {
             assert!(n < good, "the stream panics on purpose");
             n
         })))
+    }
+
+    async fn wait(&self, tag: u64) -> rpc::Result<u64> {
+        let _alive = self.told(tag);
+        self.gate().await;
+        Ok(tag)
+    }
+
+    async fn late_note(&self, tag: u64) -> rpc::Result<()> {
+        let _alive = self.told(tag);
+        self.gate().await;
+        self.note_one(tag);
+        Ok(())
+    }
+
+    async fn redeem(&self, ticket: u64) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        turns((ticket % 3) as u32).await;
+        *self.shared.redeemed.lock().expect("no holder panics").entry(ticket).or_default() += 1;
+        turns((ticket % 5) as u32).await;
+        Ok(ticket)
+    }
+
+    async fn introduce(&self) -> rpc::Result<()> {
+        let _alive = self.alive();
+        let met = (Session::current(), Connection::current());
+        let (Some(session), Some(connection)) = met else { Err(Fault::internal("a direct call has no session"))? };
+        self.shared.met.lock().expect("no holder panics").push((session, connection));
+        Ok(())
+    }
+
+    async fn abort_session(&self, tag: u64, text: &str) -> rpc::Result<()> {
+        let _alive = self.told(tag);
+        Session::current().ok_or_else(|| Fault::internal("a direct call has no session"))?.abort(text);
+        std::future::pending().await
+    }
+
+    async fn bounce(&self, depth: u32, load: Bytes) -> rpc::Result<(u32, Bytes)> {
+        let _alive = self.alive();
+        if depth == 0 {
+            return Ok((0, load));
+        }
+        let (levels, load) = caller().await?.bounce(depth - 1, load).await?;
+        Ok((levels + 1, load))
+    }
+
+    async fn relay(&self, depth: u32, items: Streaming<Bytes>) -> rpc::Result<Streaming<Bytes>> {
+        let alive = self.alive();
+        if depth > 0 {
+            return Lab::relay(&caller().await?, depth - 1, items).await;
+        }
+        Ok(Streaming::from_results(items.map(move |item| {
+            let _alive = &alive;
+            item
+        })))
+    }
+
+    async fn bounce_then_read(&self, depth: u32, mut items: Streaming<Bytes>) -> rpc::Result<u64> {
+        let _alive = self.alive();
+        caller().await?.bounce(depth, Bytes::from(pattern(1000, 0))).await?;
+        let mut bytes = 0;
+        while let Some(item) = items.next().await {
+            bytes += item?.len() as u64;
+        }
+        Ok(bytes)
     }
 }
 

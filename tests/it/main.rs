@@ -4,11 +4,13 @@
 
 mod aliases;
 mod bad_input;
+mod both_ways;
 mod cases;
 mod codecs;
 mod connections;
 mod decode_limits;
 mod dropped_at_every_poll;
+mod endings;
 mod generic_services;
 mod harness;
 mod lab;

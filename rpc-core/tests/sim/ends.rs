@@ -209,7 +209,7 @@ impl World {
 
     fn has_answer(&self, id: (usize, u64)) -> bool {
         // The mutation stands for an application that lost what it was given.
-        let lost = self.plan.mutation == Some(Mutation::LoseAnswer) && id.1 % 7 == 0;
+        let lost = self.plan.mutation == Some(Mutation::LoseAnswer) && id.1.is_multiple_of(7);
         !lost && self.calls[&id].outcome == Some(Outcome::Done)
     }
 }

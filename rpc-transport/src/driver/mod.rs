@@ -210,7 +210,8 @@ impl Driver {
     }
 
     fn timers(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
-        let due = now >= self.armed || !self.sleep_polled || self.deadline.is_some_and(|deadline| deadline < self.armed);
+        let earlier = |time: Option<Time>| time.is_some_and(|time| time < self.armed);
+        let due = now >= self.armed || !self.sleep_polled || earlier(self.deadline) || earlier(self.draining);
         if !due {
             return Ok(());
         }

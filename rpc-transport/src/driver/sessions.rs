@@ -137,8 +137,6 @@ impl Driver {
         }
         self.draining = min(self.draining, Some(until));
         let (now, _) = clock::now();
-        // The timer has one more thing to ring for.
-        self.armed = now;
         let deadline_ms = until.since(now).as_millis() as u64;
         self.connection.go_away(&GoAway { deadline_ms, reason: Reason::new(Code::NO_ERROR, "") });
         self.flush_connection();
