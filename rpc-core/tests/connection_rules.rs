@@ -200,17 +200,44 @@ fn a_handshake_has_a_deadline() {
     let mut acceptor = Acceptor::new(Limits::default());
     let late = acceptor.now.after(Limits::default().handshake);
     acceptor.feed(&PREFACE).unwrap();
+    assert_eq!(acceptor.connection.handle_timeout(Time::from_micros(late.as_micros() - 1)), Ok(()));
     assert_eq!(acceptor.connection.handle_timeout(late), Err(ConnectionError::Handshake));
 }
 
 #[test]
 fn a_hello_at_the_limit_is_read_and_a_longer_one_refused_by_its_head_alone() {
-    for (len, code) in [(MAX_HELLO, None), (MAX_HELLO + 1, Some(Code::TOO_LARGE))] {
+    for (len, code) in [(MAX_HELLO - 1, None), (MAX_HELLO, None), (MAX_HELLO + 1, Some(Code::TOO_LARGE))] {
         let mut acceptor = Acceptor::new(Limits::default());
         let head = [&[kind::HELLO][..], &len.to_le_bytes()[..3]].concat();
         let result = acceptor.feed(&[&PREFACE[..], &head].concat());
         assert_eq!(result.err().map(|error| error.code()), code, "{len}");
     }
+}
+
+/// X2: whatever a stranger sends, it takes no more memory than one HELLO of any length.
+#[test]
+fn a_peer_that_has_not_shaken_hands_grows_no_buffer() {
+    let unknown = [&[0x03, 0x44, 0x00][..], &[0; 1024]].concat();
+    for len in [MAX_HELLO - 1, MAX_HELLO] {
+        let mut acceptor = Acceptor::new(Limits::default());
+        let head = [&[kind::HELLO][..], &len.to_le_bytes()[..3], &[0]].concat();
+        let body: Vec<u8> = unknown.iter().copied().cycle().take(len as usize - 2).collect();
+        acceptor.feed(&[&PREFACE[..], &head, &body].concat()).unwrap();
+        assert!(acceptor.input.capacity() <= 4 + MAX_HELLO as usize, "{} bytes", acceptor.input.capacity());
+        assert!(acceptor.written().is_empty() && acceptor.connection.owed() == 0);
+    }
+    let mut acceptor = Acceptor::new(Limits::default());
+    assert_eq!(code_of(acceptor.feed(&[&PREFACE[..], &[kind::S_OPEN, 20, 0, 0], &[0; 20]].concat())), Code::PROTOCOL);
+    assert!(acceptor.input.capacity() <= 64, "{} bytes", acceptor.input.capacity());
+}
+
+#[test]
+fn replies_are_counted_until_they_are_passed_on() {
+    let mut acceptor = Acceptor::open(Limits::default());
+    acceptor.connection.reject(Sid(0), Reason::new(Code::REFUSED, "no"));
+    let owed = acceptor.connection.owed();
+    let written = acceptor.written();
+    assert_eq!((written[0], owed, acceptor.connection.owed()), (kind::S_REJECT, written.len(), 0));
 }
 
 #[test]

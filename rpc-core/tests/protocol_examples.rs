@@ -352,9 +352,7 @@ struct End {
 impl End {
     fn new(side: Side) -> Self {
         let handshake = Handshake { side, mode: Mode::Multi, modes: vec![Mode::Multi], codecs: vec![1] };
-        let mut limits = Limits::default();
-        // The document's example is older than the default, and as good.
-        limits.connection_window = 4_194_304;
+        let limits = Limits::default();
         Self {
             connection: Connection::new(handshake, limits.clone(), Time::default()),
             out: Outbox::new(limits.connection_window),

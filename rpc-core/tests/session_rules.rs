@@ -54,6 +54,18 @@ fn a_place_is_given_back_when_the_handler_has_ended_and_not_when_the_peer_cancel
 }
 
 #[test]
+fn a_place_is_given_back_with_the_refusal_of_its_call() {
+    let mut bench = Bench::new(Side::Acceptor, Limits::default().exchanges(1));
+    let key = key_of(bench.open(0, WHOLE, b""));
+    // As the dispatcher refuses a call, in one step.
+    bench.session.reset(key, Reason::new(Code::UNKNOWN_METHOD, ""));
+    bench.session.handler_done(key);
+    bench.session.flush(&mut bench.out);
+    assert_eq!(bench.written(), ["RESET UNKNOWN_METHOD", "MAX_SESSION"]);
+    key_of(bench.open(2, WHOLE, b""));
+}
+
+#[test]
 fn ids_are_dense_and_of_the_openers_parity() {
     for wrong in [2, 1, 7] {
         assert_eq!(code_of(Bench::acceptor().open(wrong, WHOLE, b"")), Code::PROTOCOL, "{wrong}");

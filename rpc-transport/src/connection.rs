@@ -1,7 +1,6 @@
 //! Connections as applications hold them.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +96,7 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn closed(&self) -> ConnectionError {
-        poll_fn(|cx| self.guard.link().poll_closed(cx)).await
+        self.guard.link().wait_closed().await
     }
 
     /// Ends the connection in good order: no further sessions, no further calls, and what is under way comes to its end,

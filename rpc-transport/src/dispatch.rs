@@ -17,10 +17,9 @@ use rpc_core::service::{MethodInfo, Reply, Request, Service};
 use rpc_core::status::Fault;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
-use tokio::runtime::Handle;
 
 use crate::handler::{Place, Running, run, run_stream, settle};
-use crate::state::{SessionItems, SessionState, Slot, Task};
+use crate::state::{Counted, Link, SessionItems, SessionState, Slot, Task};
 
 /// Arguments over this size are decoded in a task of their own, in bytes: decoding them could hold the connection.
 const INLINE_ARGUMENTS: usize = 64 * 1024;
@@ -120,9 +119,11 @@ pub(crate) struct Arrival {
 
 impl Offered {
     /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
-    pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time) -> Option<Arrival> {
+    pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time, link: &Link) -> Option<Arrival> {
         let SessionEvent::Opened { key, method, timeout, body, more, one_way, metadata } = event else { return None };
-        match self.method(method, more, one_way) {
+        // Asked before the first poll, which may make a task of it: whoever is refused was not started.
+        let busy = || Reason::new(Code::REFUSED, format!("{} handlers of this connection wait already", link.limits.handlers));
+        match self.method(method, more, one_way).and_then(|info| if link.is_busy() { Err(busy()) } else { Ok(info) }) {
             Ok(info) => {
                 let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
                 Some(Arrival { key, method, deadline, body, more, one_way, metadata })
@@ -156,7 +157,7 @@ impl Offered {
         arrival: Arrival,
         decoding: Decoding,
         now: Instant,
-        runtime: &Handle,
+        link: &Arc<Link>,
     ) {
         let Arrival { key, method, deadline, body, more, one_way, metadata } = arrival;
         let large = body.len() > INLINE_ARGUMENTS;
@@ -172,6 +173,7 @@ impl Offered {
         }
         let future = self.service.call(request);
         let mut running = Running { future, context: Some(context) };
+        let place = || Place { session: session.clone(), key, _counted: Counted::new(link) };
         let state = &self.methods[method as usize];
         if !large && state.is_inline() {
             match state.poll(&mut running) {
@@ -183,7 +185,7 @@ impl Offered {
                         Err(fault) => return refuse(session, key, fault),
                     };
                     session.act(|session| session.accept(key));
-                    let task = runtime.spawn(run_stream(items, context, Place { session: session.clone(), key }));
+                    let task = link.runtime.spawn(run_stream(items, context, place()));
                     return attach(session, key, Task::Handler(task.abort_handle()));
                 }
                 Poll::Ready(reply) => {
@@ -193,7 +195,7 @@ impl Offered {
                 Poll::Pending => {}
             }
         }
-        let task = runtime.spawn(run(running, Place { session: session.clone(), key })).abort_handle();
+        let task = link.runtime.spawn(run(running, place())).abort_handle();
         attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
     }
 }

@@ -14,7 +14,7 @@ use rpc_core::status::{Fault, FaultKind, promises_not_run};
 use rpc_core::streaming::{Filled, ItemEncoder};
 use rpc_core::wire::frame::Reason;
 
-use crate::state::{SessionState, Slot};
+use crate::state::{Counted, SessionState, Slot};
 
 /// Bytes of items that are encoded ahead of the socket: two quanta, so that the next batch is ready when one is written.
 const BATCH_BYTES: usize = 32 * 1024;
@@ -40,6 +40,8 @@ impl Running {
 pub(crate) struct Place {
     pub(crate) session: Arc<SessionState>,
     pub(crate) key: ExchangeKey,
+    /// Its place among those of the connection (`Limits::handlers`).
+    pub(crate) _counted: Counted,
 }
 
 impl Drop for Place {

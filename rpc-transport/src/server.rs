@@ -265,7 +265,9 @@ impl Acceptor {
         let mut pause = BACK_OFF.0;
         let mut word = loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
+                // Where there are as many as there may be, further ones wait with the system: in its bounded backlog they
+                // cost nothing here, and a burst is served late instead of turned away.
+                accepted = listener.accept(), if (drivers.len() as u64) < self.limits.connections => match accepted {
                     Ok(io) => {
                         pause = BACK_OFF.0;
                         drivers.spawn(self.serve(io));

@@ -1,7 +1,6 @@
 //! Sessions: how they are opened, and how they end.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use rpc_core::code::Code;
@@ -217,7 +216,7 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn closed(&self) -> Closed {
-        poll_fn(|cx| self.state.poll_ended(cx)).await
+        self.state.wait_ended().await
     }
 
     /// Ends the session at once. Handlers are dropped, on both sides, and calls under way fail: those of which it is sure

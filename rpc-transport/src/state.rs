@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -16,7 +17,7 @@ use rpc_core::streaming::ItemSource;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::ending::Closed;
@@ -36,6 +37,10 @@ pub(crate) struct Link {
     pub(crate) limits: Limits,
     /// In which the sessions of this side may be opened.
     pub(crate) codecs: Vec<Codec>,
+    /// Told when the connection has ended.
+    pub(crate) ended: Notify,
+    /// Handlers that have a task.
+    handlers: AtomicU64,
 }
 
 pub(crate) struct LinkState {
@@ -45,7 +50,6 @@ pub(crate) struct LinkState {
     pub(crate) driver: Option<Waker>,
     /// Why there is no driver any more.
     pub(crate) closed: Option<ConnectionError>,
-    pub(crate) on_close: Vec<Waker>,
     /// Calls that were under way when the connection ended.
     pub(crate) cut: u64,
 }
@@ -73,8 +77,9 @@ pub(crate) struct Opening {
 impl Link {
     pub(crate) fn new(peer: &str, limits: Limits, codecs: Vec<Codec>, runtime: Handle) -> Arc<Self> {
         let out = Outbox::new(limits.connection_window);
-        let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, on_close: Vec::new(), cut: 0 };
-        Arc::new(Self { state: Mutex::new(state), runtime, peer: Peer::new(peer), limits, codecs })
+        let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, cut: 0 };
+        let (state, peer) = (Mutex::new(state), Peer::new(peer));
+        Arc::new(Self { state, runtime, peer, limits, codecs, ended: Notify::new(), handlers: AtomicU64::new(0) })
     }
 
     #[inline]
@@ -100,14 +105,37 @@ impl Link {
         self.lock().closed.clone()
     }
 
-    /// Ready with the reason once the connection has ended.
-    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        let mut state = self.lock();
-        if let Some(error) = &state.closed {
-            return Poll::Ready(error.clone());
+    /// Waits until the connection has ended, and yields the reason. Whoever stops waiting leaves nothing behind.
+    pub(crate) async fn wait_closed(&self) -> ConnectionError {
+        // Made before the look, it misses no end behind it.
+        let ended = self.ended.notified();
+        if let Some(error) = self.closed() {
+            return error;
         }
-        watch(&mut state.on_close, cx);
-        Poll::Pending
+        ended.await;
+        self.closed().unwrap_or(ConnectionError::Closed)
+    }
+
+    /// Whether no further handler may be given a task.
+    #[inline]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.handlers.load(Ordering::Relaxed) >= self.limits.handlers
+    }
+}
+
+/// Counts one handler that has a task, until it is dropped.
+pub(crate) struct Counted(Arc<Link>);
+
+impl Counted {
+    pub(crate) fn new(link: &Arc<Link>) -> Self {
+        link.handlers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(link))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.handlers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -246,6 +274,8 @@ fn register(place: &mut Option<Waker>, waker: &Waker) {
 pub(crate) struct SessionState {
     core: Mutex<SessionCore>,
     peer: Peer,
+    /// Told when the session is over.
+    over: Notify,
 }
 
 pub(crate) struct SessionCore {
@@ -254,7 +284,6 @@ pub(crate) struct SessionCore {
     forgotten: bool,
     /// It is over, and this is how.
     ended: Option<Closed>,
-    on_end: Vec<Waker>,
 }
 
 /// Wakers to be fired once the locks are open.
@@ -284,8 +313,8 @@ impl Wake {
 impl SessionState {
     pub(crate) fn new(proto: Session<Slot>, link: Arc<Link>) -> Arc<Self> {
         let peer = link.peer.clone();
-        let core = SessionCore { proto, link: Some(link), forgotten: false, ended: None, on_end: Vec::new() };
-        Arc::new(Self { core: Mutex::new(core), peer })
+        let core = SessionCore { proto, link: Some(link), forgotten: false, ended: None };
+        Arc::new(Self { core: Mutex::new(core), peer, over: Notify::new() })
     }
 
     /// Who is at the other end.
@@ -369,7 +398,7 @@ impl SessionState {
     /// so calls that want no answer run on.
     pub(crate) fn ended(&self, reason: Reason, orderly: bool) {
         let mut core = self.lock();
-        let mut wakers = std::mem::take(&mut core.on_end);
+        let mut wakers = Vec::new();
         core.proto.fail(reason);
         core.ended = Some(Closed::new(&core.proto));
         core.link = None;
@@ -381,16 +410,19 @@ impl SessionState {
         }
         drop(core);
         wakers.into_iter().for_each(Waker::wake);
+        self.over.notify_waiters();
     }
 
-    /// Ready once the session is over.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let mut core = self.lock();
-        if let Some(closed) = &core.ended {
-            return Poll::Ready(closed.clone());
+    /// Waits until the session is over. Whoever stops waiting leaves nothing behind.
+    pub(crate) async fn wait_ended(&self) -> Closed {
+        loop {
+            // Made before the look, it misses no end behind it.
+            let over = self.over.notified();
+            if let Some(closed) = self.lock().ended.clone() {
+                return closed;
+            }
+            over.await;
         }
-        watch(&mut core.on_end, cx);
-        Poll::Pending
     }
 }
 

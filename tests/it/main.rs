@@ -14,6 +14,7 @@ mod endings;
 mod generic_services;
 mod harness;
 mod lab;
+mod limits;
 mod local_services;
 mod macro_keys;
 mod proxy;

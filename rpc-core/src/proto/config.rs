@@ -2,74 +2,92 @@
 
 use std::time::Duration;
 
+use crate::wire::header::MAX_LEN;
 use crate::wire::hello::{SMALLEST_FRAME, Windows};
 
-/// What this side takes from a peer. The defaults are for peers that are not trusted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The longest frame accepted, in bytes. 256 KiB: large enough that a 1 MiB message takes five frames, small
-    /// enough that the frame in the way of another session's answer is gone in a millisecond at 2 Gbit/s.
-    pub max_frame: u32,
-    /// The longest message accepted, in bytes. 4 MiB, as gRPC's implementations have it.
-    pub max_message: u32,
-    /// Bytes of incomplete messages over their stream window that a session admits at a time; the first in the queue is
-    /// always admitted. 16 MiB: four messages of maximum size.
-    pub reassembly: u64,
-    /// Sessions that the peer may have open at a time on one connection. 128, as HTTP/2 servers have for streams.
-    pub sessions: u64,
-    /// Exchanges that the peer may have open at a time in one session, running handlers included. 1024.
-    pub exchanges: u64,
-    /// Bytes that the peer may send ahead of the application on one stream. 256 KiB, as yamux has it.
-    pub stream_window: u64,
-    /// The same for a whole session. 2 MiB: the first pieces of eight large messages.
-    pub session_window: u64,
-    /// Bytes that the peer may send ahead of this side's driver over the whole connection; what sessions hold is bounded by
-    /// their own windows. 4 MiB: 30 ms at 1 Gbit/s.
-    pub connection_window: u64,
-    /// The time a peer has for the whole handshake. 10 s.
-    pub handshake: Duration,
-    /// Silence after which a PING goes out; the server's value holds for both sides. 15 s.
-    pub keepalive_interval: Duration,
-    /// Silence behind a PING after which the peer counts as gone; the server's value holds for both sides. 10 s.
-    pub keepalive_timeout: Duration,
-    /// A peer that takes no byte for this long while bytes wait for it counts as gone. 10 s, as hashicorp's yamux has it.
-    pub write_stall: Duration,
-    /// The deadline of a unary call that names none. 30 s. Streams have none by default.
-    pub default_deadline: Duration,
-    /// The longest deadline granted to a call from the peer. 1 h.
-    pub max_deadline: Duration,
-    /// How long a server that drains waits for what is under way. 30 s: every call that names no deadline has ended then.
-    pub drain: Duration,
-    /// Metadata of one call, in bytes as they travel; what this side sends is held to it too. 16 KiB: twice what HTTP
-    /// servers take of headers, for tokens with many claims.
-    pub metadata_bytes: u32,
-    /// Keys in the metadata of one call, likewise. 64: traces, tokens and tenants together need a dozen.
-    pub metadata_entries: u32,
+/// The one table: each limit with its reason, its default and its setter.
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)*) => {
+        /// What this side takes from a peer. The defaults are for peers that are not trusted.
+        ///
+        /// ```
+        /// # use rpc_core::proto::Limits;
+        /// let limits = Limits::default().max_message(1 << 20).exchanges(64);
+        /// assert_eq!((limits.max_message, limits.sessions), (1 << 20, 128));
+        /// ```
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Limits {
+            $(
+                /// Sets the field of this name.
+                #[must_use]
+                pub fn $name(mut self, $name: $type) -> Self {
+                    self.$name = $name;
+                    self
+                }
+            )*
+        }
+    };
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_frame: 256 * 1024,
-            max_message: 4 * 1024 * 1024,
-            reassembly: 16 * 1024 * 1024,
-            sessions: 128,
-            exchanges: 1024,
-            stream_window: 256 * 1024,
-            session_window: 2 * 1024 * 1024,
-            connection_window: 4 * 1024 * 1024,
-            handshake: Duration::from_secs(10),
-            keepalive_interval: Duration::from_secs(15),
-            keepalive_timeout: Duration::from_secs(10),
-            write_stall: Duration::from_secs(10),
-            default_deadline: Duration::from_secs(30),
-            max_deadline: Duration::from_secs(3600),
-            drain: Duration::from_secs(30),
-            metadata_bytes: 16 * 1024,
-            metadata_entries: 64,
-        }
-    }
+limits! {
+    /// Connections that a server has at a time; further ones wait with the operating system until one has ended, and
+    /// are served then. 10,000: with the buffers of idle ones that is less than 1 GiB.
+    connections: u64 = 10_000,
+    /// The longest frame accepted, in bytes. 256 KiB: large enough that a 1 MiB message takes five frames, small
+    /// enough that the frame in the way of another session's answer is gone in a millisecond at 2 Gbit/s.
+    max_frame: u32 = 256 * 1024,
+    /// The longest message accepted, in bytes. 4 MiB, as gRPC's implementations have it.
+    max_message: u32 = 4 * 1024 * 1024,
+    /// Bytes of incomplete messages over their stream window that a session admits at a time; the first in the queue is
+    /// always admitted. 16 MiB: four messages of maximum size.
+    reassembly: u64 = 16 * 1024 * 1024,
+    /// Sessions that the peer may have open at a time on one connection. 128, as HTTP/2 servers have for streams.
+    sessions: u64 = 128,
+    /// Exchanges that the peer may have open at a time in one session, running handlers included. 1024.
+    exchanges: u64 = 1024,
+    /// Handlers of one connection that wait for something, streams that answer included: those that have a task. A call
+    /// beyond them is refused before it is started. 8192: 64 for each of 128 sessions, and at a few KiB each no more
+    /// memory than the windows of the sessions.
+    handlers: u64 = 8192,
+    /// Bytes that the peer may send ahead of the application on one stream. 256 KiB, as yamux has it.
+    stream_window: u64 = 256 * 1024,
+    /// The same for a whole session. 2 MiB: the first pieces of eight large messages.
+    session_window: u64 = 2 * 1024 * 1024,
+    /// Bytes of the whole connection that may be on their way from the peer: they are credited when they are read, and
+    /// what sessions then keep is bounded by their own windows. 4 MiB: 320 Mbit/s at 100 ms.
+    connection_window: u64 = 4 * 1024 * 1024,
+    /// Bytes of replies that a peer may leave untaken before it is not read any more. 64 KiB, as much as a batch.
+    owed: u64 = 64 * 1024,
+    /// The time a peer has for the whole handshake. 10 s.
+    handshake: Duration = Duration::from_secs(10),
+    /// Silence after which a PING goes out; the server's value holds for both sides. 15 s.
+    keepalive_interval: Duration = Duration::from_secs(15),
+    /// Silence behind a PING after which the peer counts as gone; the server's value holds for both sides. 10 s.
+    keepalive_timeout: Duration = Duration::from_secs(10),
+    /// A peer that takes no byte for this long while bytes wait for it counts as gone. 10 s, as hashicorp's yamux has it.
+    write_stall: Duration = Duration::from_secs(10),
+    /// The deadline of a unary call that names none. 30 s. Streams have none by default.
+    default_deadline: Duration = Duration::from_secs(30),
+    /// The longest deadline granted to a call from the peer. 1 h.
+    max_deadline: Duration = Duration::from_secs(3600),
+    /// How long a server that drains waits for what is under way. 30 s: every call that names no deadline has ended then.
+    drain: Duration = Duration::from_secs(30),
+    /// Metadata of one call, in bytes as they travel; what this side sends is held to it too. 16 KiB: twice what HTTP
+    /// servers take of headers, for tokens with many claims.
+    metadata_bytes: u32 = 16 * 1024,
+    /// Keys in the metadata of one call, likewise. 64: traces, tokens and tenants together need a dozen.
+    metadata_entries: u32 = 64,
 }
 
 /// The smallest window that makes progress worth its frames, in bytes.
@@ -78,6 +96,8 @@ pub const SMALLEST_WINDOW: u64 = 512;
 /// The largest window, in bytes: far more than anybody holds, and far from where varints end.
 pub const LARGEST_WINDOW: u64 = 1 << 40;
 
+/// The most of what is counted one by one: tables have 32-bit places.
+pub const LARGEST_COUNT: u64 = 1 << 31;
 /// The most metadata of a call, in bytes: it stands in one frame, and is no place for payloads.
 pub const MOST_METADATA: u32 = 1024 * 1024;
 
@@ -87,41 +107,61 @@ pub const MOST_METADATA_ENTRIES: u32 = 256;
 /// The shortest keepalive: ten PINGs a second are the most that a peer answers (§8.3).
 pub const SMALLEST_KEEPALIVE: Duration = Duration::from_millis(100);
 
+/// The shortest time that is worth waiting: timers do not tell shorter ones apart.
+pub const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The longest time, which is as good as for ever: in milliseconds it is still a varint.
+pub const LONGEST: Duration = Duration::from_secs(1 << 32);
+
 impl Limits {
-    /// Checks that the limits fit together.
+    /// Checks that each limit is one that can be kept.
     ///
     /// # Errors
     /// A sentence that names the limit and the fix.
     pub fn check(&self) -> Result<(), String> {
-        let windows = [
-            ("stream_window", self.stream_window),
-            ("session_window", self.session_window),
-            ("connection_window", self.connection_window),
+        let windows = SMALLEST_WINDOW..=LARGEST_WINDOW;
+        let sizes = [
+            ("max_frame", self.max_frame.into(), SMALLEST_FRAME.into()..=MAX_LEN.into()),
+            ("max_message", self.max_message.into(), 1..=u32::MAX.into()),
+            ("reassembly", self.reassembly, 0..=LARGEST_WINDOW),
+            ("stream_window", self.stream_window, windows.clone()),
+            ("session_window", self.session_window, windows.clone()),
+            ("connection_window", self.connection_window, windows.clone()),
+            ("owed", self.owed, windows),
+            ("metadata_bytes", self.metadata_bytes.into(), 0..=MOST_METADATA.into()),
         ];
-        for (name, value) in windows {
-            if !(SMALLEST_WINDOW..=LARGEST_WINDOW).contains(&value) {
-                return Err(format!("Limits::{name} is {value}; give it at least {SMALLEST_WINDOW} bytes and at most 2^40"));
+        for (name, value, range) in sizes {
+            if !range.contains(&value) {
+                let (least, most) = (range.start(), power(*range.end()));
+                return Err(format!("Limits::{name} is {value}; give it at least {least} bytes and at most {most}"));
             }
         }
-        if self.max_frame < SMALLEST_FRAME {
-            return Err(format!("Limits::max_frame is {}; give it at least {SMALLEST_FRAME} bytes", self.max_frame));
-        }
-        if self.keepalive_interval < SMALLEST_KEEPALIVE || self.keepalive_timeout < SMALLEST_KEEPALIVE {
-            return Err(format!("Limits::keepalive_interval and keepalive_timeout must be at least {SMALLEST_KEEPALIVE:?}"));
-        }
-        if self.max_frame > crate::wire::header::MAX_LEN {
-            return Err(format!("Limits::max_frame is {}; a frame holds at most 2^24 - 1 bytes", self.max_frame));
-        }
-        if self.exchanges == 0 || self.sessions == 0 {
-            return Err("Limits::exchanges and Limits::sessions must be at least 1".to_owned());
-        }
-        let metadata = [
-            ("metadata_bytes", self.metadata_bytes, MOST_METADATA),
-            ("metadata_entries", self.metadata_entries, MOST_METADATA_ENTRIES),
+        let counts = [
+            ("connections", self.connections),
+            ("sessions", self.sessions),
+            ("exchanges", self.exchanges),
+            ("handlers", self.handlers),
         ];
-        for (name, value, most) in metadata {
-            if value > most {
-                return Err(format!("Limits::{name} is {value}; give it at most {most}"));
+        let counts = counts.map(|(name, value)| (name, value, 1..=LARGEST_COUNT));
+        let entries = ("metadata_entries", self.metadata_entries.into(), 0..=MOST_METADATA_ENTRIES.into());
+        for (name, value, range) in counts.into_iter().chain([entries]) {
+            if !range.contains(&value) {
+                let (least, most) = (range.start(), power(*range.end()));
+                return Err(format!("Limits::{name} is {value}; give it at least {least} and at most {most}"));
+            }
+        }
+        let times = [
+            ("handshake", self.handshake, SHORTEST),
+            ("keepalive_interval", self.keepalive_interval, SMALLEST_KEEPALIVE),
+            ("keepalive_timeout", self.keepalive_timeout, SMALLEST_KEEPALIVE),
+            ("write_stall", self.write_stall, SHORTEST),
+            ("default_deadline", self.default_deadline, SHORTEST),
+            ("max_deadline", self.max_deadline, SHORTEST),
+            ("drain", self.drain, Duration::ZERO),
+        ];
+        for (name, value, least) in times {
+            if !(least..=LONGEST).contains(&value) {
+                return Err(format!("Limits::{name} is {value:?}; give it at least {least:?} and at most {LONGEST:?}"));
             }
         }
         Ok(())
@@ -167,9 +207,51 @@ pub struct SessionConfig {
     pub metadata_entries: u32,
 }
 
+/// A bound as people write it.
+fn power(bound: u64) -> String {
+    match bound {
+        _ if bound.is_power_of_two() => format!("2^{}", bound.ilog2()),
+        _ if (bound + 1).is_power_of_two() => format!("2^{} - 1", (bound + 1).ilog2()),
+        _ => bound.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A limit with its bounds, and how to set it to a number of bytes, pieces or milliseconds.
+    type Case = (&'static str, u64, u64, fn(Limits, u64) -> Limits);
+
+    /// As many milliseconds as [`LONGEST`] has.
+    const AGES: u64 = (1 << 32) * 1000;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    const CASES: [Case; 20] = [
+        ("connections", 1, 1 << 31, |limits, n| limits.connections(n)),
+        ("max_frame", 4096, (1 << 24) - 1, |limits, n| limits.max_frame(n as u32)),
+        ("max_message", 1, u32::MAX as u64, |limits, n| limits.max_message(n as u32)),
+        ("reassembly", 0, 1 << 40, |limits, n| limits.reassembly(n)),
+        ("sessions", 1, 1 << 31, |limits, n| limits.sessions(n)),
+        ("exchanges", 1, 1 << 31, |limits, n| limits.exchanges(n)),
+        ("handlers", 1, 1 << 31, |limits, n| limits.handlers(n)),
+        ("stream_window", 512, 1 << 40, |limits, n| limits.stream_window(n)),
+        ("session_window", 512, 1 << 40, |limits, n| limits.session_window(n)),
+        ("connection_window", 512, 1 << 40, |limits, n| limits.connection_window(n)),
+        ("owed", 512, 1 << 40, |limits, n| limits.owed(n)),
+        ("handshake", 1, AGES, |limits, n| limits.handshake(ms(n))),
+        ("keepalive_interval", 100, AGES, |limits, n| limits.keepalive_interval(ms(n))),
+        ("keepalive_timeout", 100, AGES, |limits, n| limits.keepalive_timeout(ms(n))),
+        ("write_stall", 1, AGES, |limits, n| limits.write_stall(ms(n))),
+        ("default_deadline", 1, AGES, |limits, n| limits.default_deadline(ms(n))),
+        ("max_deadline", 1, AGES, |limits, n| limits.max_deadline(ms(n))),
+        ("drain", 0, AGES, |limits, n| limits.drain(ms(n))),
+        ("metadata_bytes", 0, 1 << 20, |limits, n| limits.metadata_bytes(n as u32)),
+        ("metadata_entries", 0, 256, |limits, n| limits.metadata_entries(n as u32)),
+    ];
 
     #[test]
     fn the_defaults_fit_together() {
@@ -177,23 +259,43 @@ mod tests {
     }
 
     #[test]
-    fn a_window_below_the_smallest_is_named() {
-        for (window, ok) in [(SMALLEST_WINDOW - 1, false), (SMALLEST_WINDOW, true), (SMALLEST_WINDOW + 1, true)] {
-            let limits = Limits { stream_window: window, ..Limits::default() };
-            assert_eq!(limits.check().is_ok(), ok);
+    fn each_limit_is_checked_at_both_ends_and_named() {
+        for (name, least, most, set) in CASES {
+            let check = |n| set(Limits::default(), n).check();
+            for inside in [least, least + 1, most - 1, most] {
+                assert_eq!(check(inside), Ok(()), "{name} of {inside}");
+            }
+            // No type of a limit holds less than nothing, and that of a message's length no more than it may be.
+            let outside = [least.checked_sub(1), (name != "max_message").then_some(most + 1)];
+            for outside in outside.into_iter().flatten() {
+                let text = check(outside).expect_err(name);
+                assert!(text.starts_with(&format!("Limits::{name} is ")) && text.contains("; give it at least "), "{text}");
+            }
         }
-        let limits = Limits { session_window: 3, ..Limits::default() };
-        assert_eq!(limits.check().unwrap_err(), "Limits::session_window is 3; give it at least 512 bytes and at most 2^40");
     }
 
     #[test]
-    fn metadata_has_a_largest_limit() {
-        for (over, ok) in [(-1, true), (0, true), (1, false)] {
-            let bytes = Limits { metadata_bytes: MOST_METADATA.wrapping_add_signed(over), ..Limits::default() };
-            let entries = Limits { metadata_entries: MOST_METADATA_ENTRIES.wrapping_add_signed(over), ..Limits::default() };
-            assert_eq!((bytes.check().is_ok(), entries.check().is_ok()), (ok, ok), "{over}");
-        }
-        let limits = Limits { metadata_entries: 257, ..Limits::default() };
-        assert_eq!(limits.check().unwrap_err(), "Limits::metadata_entries is 257; give it at most 256");
+    fn the_table_of_checks_has_every_field() {
+        let shown = format!("{:#?}", Limits::default());
+        let fields: Vec<&str> = shown.lines().filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name)).collect();
+        assert_eq!(fields, CASES.map(|(name, ..)| name));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_fix() {
+        let says = |limits: Limits| limits.check().unwrap_err();
+        assert_eq!(
+            says(Limits::default().session_window(3)),
+            "Limits::session_window is 3; give it at least 512 bytes and at most 2^40"
+        );
+        assert_eq!(
+            says(Limits::default().max_frame(1 << 24)),
+            "Limits::max_frame is 16777216; give it at least 4096 bytes and at most 2^24 - 1"
+        );
+        assert_eq!(says(Limits::default().exchanges(0)), "Limits::exchanges is 0; give it at least 1 and at most 2^31");
+        assert_eq!(
+            says(Limits::default().keepalive_timeout(ms(99))),
+            "Limits::keepalive_timeout is 99ms; give it at least 100ms and at most 4294967296s"
+        );
     }
 }

@@ -149,6 +149,8 @@ pub struct Connection {
 
     /// Control frames until the next flush.
     pending: Vec<(HeadBuf, Vec<u8>)>,
+    /// How many bytes they have.
+    owed: usize,
     raise: Option<u64>,
 
     started: Time,
@@ -186,6 +188,7 @@ impl Connection {
             leaving: None,
             peer_goes: None,
             pending: Vec::new(),
+            owed: 0,
             raise: None,
             started: now,
             last_received: now,
@@ -218,7 +221,20 @@ impl Connection {
     fn push_hello(&mut self, kind: u8, hello: &Hello) {
         let mut body = Vec::new();
         hello.write(&mut body);
-        self.pending.push((HeadBuf::new(kind, 0), body));
+        self.say(HeadBuf::new(kind, 0), body);
+    }
+
+    /// Appends a control frame.
+    fn say(&mut self, head: HeadBuf, body: Vec<u8>) {
+        self.owed += head.len() + body.len();
+        self.pending.push((head, body));
+    }
+
+    /// Bytes of the frames that wait for the next flush: the driver stops reading when they and those in the control lane
+    /// exceed [`Limits::owed`].
+    #[inline]
+    pub fn owed(&self) -> usize {
+        self.owed
     }
 
     /// Which end this is.
@@ -264,6 +280,7 @@ impl Connection {
         if let Some(hello) = self.hello.take() {
             out.open(hello.max_frame, hello.connection_window);
         }
+        self.owed = 0;
         for (head, body) in self.pending.drain(..) {
             // HELLO is the first frame of its side, and HELLO_ACK or HELLO_REJECT of the other.
             if matches!(head.kind(), kind::HELLO | kind::HELLO_ACK | kind::HELLO_REJECT) {
@@ -358,7 +375,7 @@ impl Connection {
         if let Some(reason) = refusal {
             let mut body = Vec::new();
             Reject { reason: reason.clone(), codecs: self.handshake.codecs.clone() }.write(&mut body);
-            self.pending.push((HeadBuf::new(kind::HELLO_REJECT, 0), body));
+            self.say(HeadBuf::new(kind::HELLO_REJECT, 0), body);
             return Err(ProtocolError { reason }.into());
         }
         let answer = self.own_hello(hello.mode, codecs);
@@ -499,7 +516,7 @@ impl Connection {
                 let Ok(token) = <[u8; 8]>::try_from(raw.rest) else {
                     return Err(ProtocolError::new(Code::PROTOCOL, "PING carries 8 bytes").into());
                 };
-                self.pending.push((HeadBuf::new(kind::PONG, 0), token.to_vec()));
+                self.say(HeadBuf::new(kind::PONG, 0), token.to_vec());
             }
             // That something arrived has been noted already; PONG says nothing more.
             kind::PONG => {}
@@ -514,7 +531,7 @@ impl Connection {
                 }
                 let mut head = HeadBuf::new(kind::GOAWAY_ACK, 0);
                 head.varint(sessions_before(self.next_local));
-                self.pending.push((head, Vec::new()));
+                self.say(head, Vec::new());
                 return Ok(Some(ConnectionEvent::GoingAway));
             }
             kind::GOAWAY_ACK => {
@@ -556,7 +573,7 @@ impl Connection {
         self.aliases.insert(sid.0, Alias::Pending(slot));
         let mut body = Vec::new();
         open.write(&mut body);
-        self.pending.push((session_head(kind::S_OPEN, 0, self.on_wire(sid)), body));
+        self.say(session_head(kind::S_OPEN, 0, self.on_wire(sid)), body);
         Ok(sid)
     }
 
@@ -566,21 +583,21 @@ impl Connection {
         self.remote_sessions += 1;
         let mut body = Vec::new();
         accept.write(&mut body);
-        self.pending.push((session_head(kind::S_ACCEPT, 0, self.on_wire(sid)), body));
+        self.say(session_head(kind::S_ACCEPT, 0, self.on_wire(sid)), body);
     }
 
     /// Rejects a session of the peer. It is told the codecs that sessions of this connection can have.
     pub fn reject(&mut self, sid: Sid, reason: Reason) {
         let mut body = Vec::new();
         Reject { reason, codecs: self.negotiated.codecs.clone() }.write(&mut body);
-        self.pending.push((session_head(kind::S_REJECT, 0, self.on_wire(sid)), body));
+        self.say(session_head(kind::S_REJECT, 0, self.on_wire(sid)), body);
     }
 
     /// Ends a session at once.
     pub fn abort(&mut self, sid: Sid, abort: &Abort) {
         let mut body = Vec::new();
         abort.write(&mut body);
-        self.pending.push((session_head(kind::S_ABORT, 0, self.on_wire(sid)), body));
+        self.say(session_head(kind::S_ABORT, 0, self.on_wire(sid)), body);
         self.forget(sid);
     }
 
@@ -598,7 +615,7 @@ impl Connection {
             self.leaving = Some(Leaving::Said);
             let mut body = Vec::new();
             goaway.write(&mut body);
-            self.pending.push((HeadBuf::new(kind::GOAWAY, 0), body));
+            self.say(HeadBuf::new(kind::GOAWAY, 0), body);
         }
     }
 
@@ -669,7 +686,7 @@ impl Connection {
             (State::Open, Some(_)) => Err(ConnectionError::Silent),
             (State::Open, None) => {
                 self.pinged = Some(now);
-                self.pending.push((HeadBuf::new(kind::PING, 0), now.as_micros().to_le_bytes().to_vec()));
+                self.say(HeadBuf::new(kind::PING, 0), now.as_micros().to_le_bytes().to_vec());
                 Ok(())
             }
         }

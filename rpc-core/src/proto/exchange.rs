@@ -93,6 +93,8 @@ pub(super) struct Tx {
     pub(super) cancel: Option<Code>,
     /// Somebody waits for `items` to drain.
     pub(super) watched: bool,
+    /// It stands among those with RESET or CANCEL due: once, however often the peer asks.
+    pub(super) stopping: bool,
 }
 
 #[derive(Debug)]
@@ -234,6 +236,7 @@ impl Tx {
             written: 0,
             cancel: None,
             watched: false,
+            stopping: false,
         }
     }
 

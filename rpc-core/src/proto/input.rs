@@ -36,6 +36,18 @@ impl Input {
         Self { capacity, large: 0, quiet: 0, buffer: vec![0; capacity], start: 0, end: 0 }
     }
 
+    /// Makes room for at least `capacity` bytes: the peer has said who it is.
+    pub fn grow(&mut self, capacity: usize) {
+        if self.buffer.len() < capacity {
+            self.buffer.resize(capacity, 0);
+        }
+    }
+
+    /// How many bytes the buffer has room for.
+    pub fn capacity(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Where the next bytes go; never empty. Call [`advance`](Self::advance) with how many there were.
     #[inline]
     pub fn space(&mut self) -> &mut [u8] {

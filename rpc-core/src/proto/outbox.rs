@@ -181,8 +181,8 @@ impl Outbox {
         self.control.extend_from_slice(bytes);
     }
 
-    /// How many bytes of the control lane wait for the next swap. The driver stops reading when they exceed its bound
-    /// (X1: owed replies are bounded).
+    /// How many bytes of the control lane wait for the next swap. The driver stops reading when they exceed
+    /// [`Limits::owed`](super::Limits::owed) (X1: owed replies are bounded).
     pub fn owed(&self) -> usize {
         self.control.len()
     }
@@ -266,6 +266,15 @@ impl Outbox {
     /// Sets a session aside until the peer announces connection credit.
     pub fn block(&mut self, slot: SessionSlot) {
         self.blocked.push(slot);
+    }
+
+    /// A session is over: its place in the rings goes to nobody.
+    pub fn forget(&mut self, slot: SessionSlot) {
+        let other = |waiting: &SessionSlot| *waiting != slot;
+        self.urgent.retain(other);
+        self.ready.retain(other);
+        self.blocked.retain(other);
+        self.unstamped.retain(other);
     }
 
     /// Remembers that a session has a deadline without a time.
@@ -433,6 +442,24 @@ mod tests {
         out.swap(&mut output);
         assert_eq!(bytes(&output, 0)[0], kind::MAX_CONN_DATA);
         assert!(out.is_quiet());
+    }
+
+    #[test]
+    fn a_session_that_is_over_stands_in_no_ring() {
+        let mut out = opened();
+        for slot in [SessionSlot(1), SessionSlot(2)] {
+            out.enqueue(slot);
+            out.enqueue_urgent(slot);
+            out.block(slot);
+            out.needs_stamp(slot);
+        }
+        out.forget(SessionSlot(1));
+        assert_eq!(out.next_unstamped(), Some(SessionSlot(2)));
+        assert_eq!(out.next_unstamped(), None);
+        out.raise((1 << 20) + 1);
+        let turns: Vec<_> = std::iter::from_fn(|| out.next_session()).collect();
+        let slot = SessionSlot(2);
+        assert_eq!(turns, [(slot, Lane::Control), (slot, Lane::Data), (slot, Lane::Data)]);
     }
 
     #[test]

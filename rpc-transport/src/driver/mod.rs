@@ -36,7 +36,10 @@ use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::BoxIo;
 use write::{Batching, Written};
 
-/// The receive buffer at the start, in bytes: a batch of the peer's.
+/// The receive buffer until the handshake is over, in bytes: a HELLO of any length, and S_OPEN behind it.
+const GREETING_BUFFER: usize = 8 * 1024;
+
+/// The receive buffer from then on, in bytes: a batch of the peer's.
 const READ_BUFFER: usize = 64 * 1024;
 
 /// Handlers that are polled in one turn before other tasks have theirs.
@@ -75,6 +78,10 @@ pub(crate) struct Driver {
     interrupted: bool,
     /// Since when the socket has taken nothing.
     stalled: Option<Time>,
+    /// Bytes of replies in the control lane.
+    owed: usize,
+    /// Reading waits until they are on their way.
+    held_up: bool,
     closing: bool,
     /// This side goes away, and is gone at this time at the latest.
     draining: Option<Time>,
@@ -128,11 +135,13 @@ impl Driver {
             free: Vec::new(),
             waiting: VecDeque::new(),
             connected,
-            input: Input::new(READ_BUFFER),
+            input: Input::new(GREETING_BUFFER),
             output: Output::default(),
             written: 0,
             interrupted: false,
             stalled: None,
+            owed: 0,
+            held_up: false,
             closing: false,
             draining: None,
             cut: 0,
@@ -283,14 +292,14 @@ impl Driver {
     fn finish(&mut self, error: &ConnectionError) {
         // Sessions are locked before the connection.
         let cut = self.sessions.iter().flatten().map(|entry| entry.state.lock().proto.live() as u64).sum();
-        let (commands, waiting) = {
+        let commands = {
             let mut state = self.link.lock();
             if state.closed.is_some() {
                 return;
             }
             state.closed = Some(error.clone());
             state.cut = cut;
-            (std::mem::take(&mut state.commands), std::mem::take(&mut state.on_close))
+            std::mem::take(&mut state.commands)
         };
         self.cut = cut;
         if let Some(connected) = self.connected.take() {
@@ -313,7 +322,7 @@ impl Driver {
         for opening in self.waiting.drain(..) {
             let _ = opening.done.send(Err(error.clone().into()));
         }
-        waiting.into_iter().for_each(Waker::wake);
+        self.link.ended.notify_waiters();
     }
 
     /// Writes the reason, closes this direction, and reads on for a moment: closing with unread bytes in the socket

@@ -12,22 +12,21 @@ use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, Se
 use rpc_core::wire::frame::{Frame, Reason};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Driver, Entry, HANDLERS_PER_TURN, min};
+use super::{Driver, Entry, HANDLERS_PER_TURN, READ_BUFFER, min};
 use crate::error::OpenError;
 use crate::state::{Link, Slot, fire};
 
 /// Frames that are handled in one turn before what there is to say is written: less than a millisecond of small ones.
 const FRAMES_PER_TURN: u32 = 4096;
 
-/// Control replies that a peer may owe us to read, in bytes, before it is not read itself any more.
-const OWED: usize = 64 * 1024;
-
 impl Driver {
     pub(super) fn read(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         // What a turn left behind comes first.
         self.handle(now)?;
         while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN {
-            if self.written < self.output.len() && self.link.lock().out.owed() > OWED {
+            if self.owes() {
+                // What waits in the buffer and in the socket is looked at when the replies are on their way.
+                self.held_up = true;
                 return Ok(());
             }
             let mut buffer = ReadBuf::new(self.input.space());
@@ -55,7 +54,7 @@ impl Driver {
 
     /// Handles the frames that have arrived.
     pub(super) fn handle(&mut self, now: Time) -> Result<(), ConnectionError> {
-        while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN {
+        while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN && !self.owes() {
             self.frames += 1;
             let Some(event) = self.connection.next_event(now, &mut self.input)? else { break };
             match event {
@@ -80,6 +79,7 @@ impl Driver {
                 ConnectionEvent::GoingAway => self.reject_waiting(),
                 ConnectionEvent::Connected => {
                     self.flush_connection();
+                    self.input.grow(READ_BUFFER);
                     // From here on other time-outs hold.
                     self.armed = now;
                     if let Some(connected) = self.connected.take() {
@@ -104,7 +104,15 @@ impl Driver {
     }
 
     pub(super) fn flush_connection(&mut self) {
-        self.connection.flush(&mut self.link.lock().out);
+        let mut state = self.link.lock();
+        self.connection.flush(&mut state.out);
+        self.owed = state.out.owed();
+    }
+
+    /// Whether the peer leaves so many replies untaken that it is not read any more.
+    #[inline]
+    fn owes(&self) -> bool {
+        (self.owed + self.connection.owed()) as u64 > self.limits.owed
     }
 
     pub(super) fn session_event(&mut self, slot: SessionSlot, event: SessionEvent) {
@@ -154,7 +162,7 @@ impl FrameTurn<'_> {
                     core.proto.reset(key, Reason::new(Code::UNKNOWN_METHOD, "nothing is served on this side of the session"));
                     core.proto.handler_done(key);
                 } else if let Some(offered) = &entry.offered {
-                    arrival = offered.admit(&mut core.proto, event, self.now);
+                    arrival = offered.admit(&mut core.proto, event, self.now, self.link);
                     *self.deadline = min(*self.deadline, core.proto.next_deadline());
                 }
             }
@@ -177,7 +185,7 @@ impl FrameTurn<'_> {
         fire(wake);
         if let (Some(arrival), Some(offered)) = (arrival, &entry.offered) {
             *self.handlers += 1;
-            offered.start(&entry.state, arrival, entry.decoding, self.instant, &self.link.runtime);
+            offered.start(&entry.state, arrival, entry.decoding, self.instant, self.link);
         }
         Ok(rest)
     }

@@ -176,7 +176,9 @@ impl Driver {
     pub(super) fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
         let Some(entry) = self.sessions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
         self.free.push(slot.0);
+        // Detached, it asks for no turn any more; and where it stood, the next session in its slot must not be found.
         entry.state.lock().proto.detach();
+        self.link.lock().out.forget(slot);
         if let Some(opening) = entry.opening {
             let rejected = || OpenError::rejected(reason.clone());
             let _ = opening.send(Err(error.unwrap_or_else(rejected)));

@@ -119,6 +119,10 @@ impl Driver {
                 }
                 self.batch = Batching::default();
                 state.out.swap(&mut self.output);
+                self.owed = 0;
+                if std::mem::take(&mut self.held_up) {
+                    cx.waker().wake_by_ref();
+                }
                 return Ok(None);
             };
             drop(state);

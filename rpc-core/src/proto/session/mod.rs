@@ -258,6 +258,13 @@ impl<U> Session<U> {
         self.exchanges.len()
     }
 
+    /// Places taken in the queues of the session, for checks: no more than three for each exchange that is live, and a few.
+    pub fn queued(&self) -> usize {
+        let queues = [&self.waiting, &self.parked, &self.admission].map(VecDeque::len);
+        let lists = [&self.stops, &self.announces, &self.drained, &self.unstamped].map(Vec::len);
+        self.ring.len() + queues.iter().chain(&lists).sum::<usize>()
+    }
+
     /// Bytes received and not yet released, for checks: zero when nothing is live.
     pub fn held(&self) -> u64 {
         self.recv.held()
@@ -353,7 +360,10 @@ impl<U> Session<U> {
     fn queue(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if exchange.tx.has_stops() {
-            self.stops.push(key);
+            if !exchange.tx.stopping {
+                exchange.tx.stopping = true;
+                self.stops.push(key);
+            }
             self.control_due = true;
         }
         if !exchange.queued && exchange.has_output() {
@@ -372,16 +382,22 @@ impl<U> Session<U> {
 
     #[inline]
     fn enter_ring(&mut self, key: ExchangeKey) {
+        if self.ring.len() > 2 * self.exchanges.len() + 32 {
+            let exchanges = &self.exchanges;
+            self.ring.retain(|key| exchanges.get(*key).is_some());
+        }
         self.ring.push(key, self.size_of(key));
     }
 
-    /// Lets a call wait for exchange credit. Calls that were dropped meanwhile are swept out before they outnumber
-    /// those that live.
+    /// Sets an exchange aside until MAX_SESSION.
+    fn park(&mut self, key: ExchangeKey) {
+        sweep(&mut self.parked, &self.exchanges);
+        self.parked.push_back(key);
+    }
+
+    /// Lets a call wait for exchange credit.
     fn wait(&mut self, key: ExchangeKey) {
-        if self.waiting.len() > 2 * self.exchanges.len() + 32 {
-            let exchanges = &self.exchanges;
-            self.waiting.retain(|key| exchanges.get(*key).is_some());
-        }
+        sweep(&mut self.waiting, &self.exchanges);
         self.waiting.push_back(key);
         self.admit_waiting();
     }
@@ -413,6 +429,15 @@ impl<U> Session<U> {
     #[inline]
     fn lookup(&self, xid: Xid) -> Option<ExchangeKey> {
         self.ids.get(xid)
+    }
+}
+
+/// Before a queue grows: exchanges that ended while they stood in it are swept out before they outnumber those that live.
+/// A peer that gives no credit could else make it grow by opening and cancelling.
+#[inline]
+fn sweep<U>(queue: &mut VecDeque<ExchangeKey>, exchanges: &Table<Exchange<U>>) {
+    if queue.len() > 2 * exchanges.len() + 32 {
+        queue.retain(|key| exchanges.get(*key).is_some());
     }
 }
 

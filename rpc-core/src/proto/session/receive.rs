@@ -371,6 +371,11 @@ impl<U> Session<U> {
         let rx = &mut exchange.rx;
         let fits = rx.credit.received() + remaining + MIN_CHARGE <= rx.credit.max();
         let admission = if fits { Admission::NotNeeded } else { Admission::Waiting };
+        // What a sender has left behind a message that was admitted is too little to begin another with, if it makes its
+        // pieces as long as it must (§6.3). So a stream holds its window and one such message, whoever reads it or not.
+        if admission == Admission::Waiting && rx.credit.held() - frame.charge() > self.config.windows.stream {
+            return Err(overrun());
+        }
         let partial = Partial { bytes: bytes.to_vec(), total: total as usize, is_error, charged: frame.charge(), admission };
         rx.partial = Some(Box::new(partial));
         self.release_shared(frame.charge());
@@ -416,7 +421,7 @@ impl<U> Session<U> {
         }
         let held = Held { stream: partial.charged, shared: 0 };
         self.release_shared(frame.charge());
-        self.completed(partial.admission);
+        self.completed(key, partial.admission);
         if opens {
             self.release_held(key, held);
             return Ok(self.start(key, now));
@@ -457,9 +462,12 @@ impl<U> Session<U> {
     }
 
     /// A message is complete, or will never be.
-    fn completed(&mut self, admission: Admission) {
-        if let Admission::Admitted(total) = admission {
-            self.admitted -= total;
+    fn completed(&mut self, key: ExchangeKey, admission: Admission) {
+        match admission {
+            Admission::Admitted(total) => self.admitted -= total,
+            // It leaves the queue, wherever it stood: so that holds those that wait and no others.
+            Admission::Waiting => self.admission.retain(|waiting| *waiting != key),
+            Admission::NotNeeded => return,
         }
         self.admit();
     }
@@ -469,7 +477,7 @@ impl<U> Session<U> {
         if let Some(exchange) = self.exchanges.get_mut(key)
             && let Some(partial) = exchange.rx.partial.take()
         {
-            self.completed(partial.admission);
+            self.completed(key, partial.admission);
         }
     }
 

@@ -67,6 +67,16 @@ impl Ring {
         self.short.pop_front()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.short.len() + self.bulk.len()
+    }
+
+    /// Sweeps out the keys that `keep` does not want.
+    pub(super) fn retain(&mut self, keep: impl Fn(&ExchangeKey) -> bool) {
+        self.short.retain(&keep);
+        self.bulk.retain(&keep);
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &ExchangeKey> {
         self.short.iter().chain(&self.bulk)
     }

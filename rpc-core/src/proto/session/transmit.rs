@@ -267,7 +267,7 @@ impl<U> Session<U> {
             match self.transmit_exchange(key, link, out) {
                 Turn::Drained | Turn::Stream => {}
                 Turn::Again => self.enter_ring(key),
-                Turn::Session => self.parked.push_back(key),
+                Turn::Session => self.park(key),
                 Turn::Connection => {
                     self.blocked_at = Some(out.credit_max());
                     self.ring.push_front(key, self.size_of(key));
@@ -280,19 +280,16 @@ impl<U> Session<U> {
 
     fn transmit_control(&mut self, link: Link, out: &mut Outbox) {
         self.control_due = false;
-        if self.recv.is_due() || self.grants_due() {
-            self.opens_granted = self.finished + self.config.windows.exchanges;
-            let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
-            head.varint(self.recv.announce());
-            head.varint(self.opens_granted);
-            out.frame(head, &[], 0);
-        }
+        self.announce(link, out);
         while let Some(key) = self.stops.pop() {
             if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.tx.stopping = false;
                 self.tx_count += write_stops(exchange, link, out);
                 self.settle(key);
             }
         }
+        // A RESET that was the last of its exchange has given a place back, for which somebody may wait.
+        self.announce(link, out);
         while let Some(key) = self.announces.pop() {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
             exchange.rx.announce = false;
@@ -309,6 +306,17 @@ impl<U> Session<U> {
         if self.done_due() {
             let mut head = session_head(kind::S_CLOSE_DONE, 0, link.sid);
             head.varint(self.done_written());
+            out.frame(head, &[], 0);
+        }
+    }
+
+    /// MAX_SESSION, where it is due.
+    fn announce(&mut self, link: Link, out: &mut Outbox) {
+        if self.recv.is_due() || self.grants_due() {
+            self.opens_granted = self.finished + self.config.windows.exchanges;
+            let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
+            head.varint(self.recv.announce());
+            head.varint(self.opens_granted);
             out.frame(head, &[], 0);
         }
     }

@@ -1,0 +1,169 @@
+//! Limits that only a whole server has: what a peer can make it hold, and who else notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rpc::{Code, Connection, FaultKind, Limits, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{HANG, eventually, run, soon};
+use crate::lab::{Bench, Events, LabClient, LabServer};
+use crate::raw::{Raw, session_open};
+
+async fn serve(limits: Limits) -> (Server, Bench, Events) {
+    let (bench, events) = Bench::new();
+    let server = Server::builder().service(LabServer::new(bench.clone())).limits(limits);
+    (server.listen("tcp://127.0.0.1:0").await.unwrap(), bench, events)
+}
+
+/// Sessions of a service that nobody offers, one after the other: each is answered, and the answer is longer.
+fn provocations(first: u64) -> Vec<u8> {
+    (first..first + 256).flat_map(|n| session_open(2 * n, "No such service as this")).collect()
+}
+
+/// More than what the buffers of two sockets and the limits of the server hold.
+const TOO_MUCH: u64 = 64 << 20;
+
+/// X1: a peer that provokes replies and takes none is not read any more; when it takes them, it is read again.
+#[test]
+fn a_peer_that_takes_no_replies_is_not_read_and_holds_nobody_up() {
+    run(async {
+        let (server, ..) = serve(Limits::default().write_stall(HANG)).await;
+        let victim: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+        let (mut answers, mut questions) = Raw::client(server.endpoint()).await.io.into_split();
+        let taken = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&taken);
+        let flood = tokio::spawn(async move {
+            for first in (0..).step_by(256) {
+                let bytes = provocations(first);
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let Ok(n) = questions.write(rest).await else { return };
+                    count.fetch_add(n as u64, Ordering::Relaxed);
+                    rest = &rest[n..];
+                }
+            }
+        });
+        let stands_still = |taken: Arc<AtomicU64>| async move {
+            let (mut before, mut looks) = (0, 0);
+            while looks < 50 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let now = taken.load(Ordering::Relaxed);
+                (before, looks) = (now, if now == before { looks + 1 } else { 0 });
+                assert!(now < TOO_MUCH, "the server goes on reading: {now} bytes");
+            }
+            before
+        };
+        let stopped = soon("the server stops reading", stands_still(Arc::clone(&taken))).await;
+        assert_eq!(victim.text("still here").await.unwrap(), "STILL HERE");
+        // The replies are there, in order and whole, and with room for further ones the server reads on.
+        let mut bytes = vec![0; 64 * 1024];
+        let take = async {
+            while taken.load(Ordering::Relaxed) < stopped + (1 << 20) {
+                assert!(answers.read(&mut bytes).await.unwrap() > 0, "the connection goes on");
+            }
+        };
+        soon("the server reads again", take).await;
+        soon("and stops again", stands_still(taken)).await;
+        assert_eq!(victim.text("still here").await.unwrap(), "STILL HERE");
+        flood.abort();
+    });
+}
+
+#[test]
+fn a_peer_that_never_takes_its_replies_is_cut_off() {
+    run(async {
+        let (server, ..) = serve(Limits::default().write_stall(Duration::from_millis(300))).await;
+        let victim: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+        let mut raw = Raw::client(server.endpoint()).await;
+        let flood = async {
+            for first in (0..).step_by(256) {
+                if raw.io.write_all(&provocations(first)).await.is_err() {
+                    return first * provocations(0).len() as u64 / 256;
+                }
+            }
+            unreachable!("the flood does not end by itself")
+        };
+        let sent = soon("the peer is cut off", flood).await;
+        assert!(sent < TOO_MUCH, "{sent} bytes were read of a peer that reads none");
+        assert_eq!(victim.text("still here").await.unwrap(), "STILL HERE");
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_for_one_to_end() {
+    run(async {
+        let (server, ..) = serve(Limits::default().connections(2)).await;
+        // The first is below the limit, the second at it.
+        let first = Connection::open(server.endpoint()).await.unwrap();
+        let second: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+        let endpoint = server.endpoint().to_string();
+        let third = tokio::spawn(async move { rpc::connect::<LabClient>(&endpoint).await });
+        for _ in 0..100 {
+            assert_eq!(second.text("mine").await.unwrap(), "MINE");
+        }
+        assert!(!third.is_finished(), "it waits to be accepted");
+        first.close().await;
+        let third = soon("the third has its turn", third).await.unwrap().unwrap();
+        assert_eq!(third.text("mine too").await.unwrap(), "MINE TOO");
+        // A server that is full still ends.
+        soon("the server ends", server.shutdown()).await;
+    });
+}
+
+#[test]
+fn handlers_at_the_limit_run_and_a_call_beyond_is_refused_unstarted() {
+    run(async {
+        let (server, bench, events) = serve(Limits::default().handlers(3).exchanges(2)).await;
+        let connection = Connection::open(server.endpoint()).await.unwrap();
+        let (one, two): (LabClient, LabClient) =
+            (connection.session().open().await.unwrap(), connection.session().open().await.unwrap());
+        let mut hanging = Vec::new();
+        for (tag, lab) in [&one, &one, &two].into_iter().enumerate() {
+            assert_eq!(two.text("room is left").await.unwrap(), "ROOM IS LEFT");
+            hanging.push(tokio::spawn(lab.hang(tag as u64)));
+            events.started(tag as u64).await;
+        }
+        let calls = bench.calls();
+        let error = two.hang(3).await.unwrap_err();
+        let fault = error.fault().unwrap();
+        assert_eq!((fault.kind(), fault.code(), fault.may_have_run()), (FaultKind::Overloaded, Code::REFUSED, false), "{error}");
+        assert_eq!(bench.calls(), calls, "nothing was started");
+        let elsewhere: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+        assert_eq!(elsewhere.text("others").await.unwrap(), "OTHERS");
+        hanging.remove(0).abort();
+        events.dropped(0).await;
+        // The handler is gone before its place is.
+        eventually("the handler is gone", || bench.live() == 2).await;
+        let again = async {
+            while two.text("again").await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("there is room again", again).await;
+    });
+}
+
+#[test]
+fn what_is_under_way_when_the_drain_is_over_is_cut_off() {
+    run(async {
+        // With time enough, and without.
+        for (within, cut) in [(HANG, 0), (Duration::from_millis(100), 1)] {
+            let (server, _, events) = serve(Limits::default().drain(within)).await;
+            let lab: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+            let call = tokio::spawn(lab.hang(0));
+            events.started(0).await;
+            if cut == 0 {
+                call.abort();
+                events.dropped(0).await;
+            }
+            let drained = soon("the drain is over", server.drain_on(std::future::ready(()))).await;
+            assert_eq!((drained.connections, drained.cut), (1, cut));
+            if cut == 1 {
+                let error = soon("the call is over", call).await.unwrap().unwrap_err();
+                assert!(error.fault().unwrap().may_have_run(), "{error}");
+            }
+        }
+    });
+}
