@@ -254,7 +254,7 @@ fn messages_in_json_are_those_in_postcard() {
     fn is<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(label: &str, value: &T) {
         for (label, codec) in [(label.to_owned(), Codec::Postcard), (format!("{label}-json"), Codec::Json)] {
             let message = with_frame(&label, Mode::Multi, |frame| match frame.kind {
-                kind::OPEN => Open::read(&frame).unwrap().1.to_vec(),
+                kind::OPEN => Open::read(&frame).unwrap().2.to_vec(),
                 _ => frame.body.to_vec(),
             });
             assert_eq!(&codec.decode::<T>(&message, None).unwrap(), value, "{label}");
