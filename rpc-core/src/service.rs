@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::Code;
 use crate::context::Context;
 use crate::metadata::Metadata;
+use crate::pool;
 use crate::proto::ExchangeFault;
 use crate::proto::error::Origin;
 use crate::status::{AppError, Error, Fault, FaultKind, Never};
@@ -297,6 +298,7 @@ impl Request {
     /// The end of a one-way call. Nobody hears of its fault.
     #[doc(hidden)]
     pub fn done(self, result: Result<(), Error<Never>>) -> Reply {
+        pool::give(self.body);
         match result {
             Ok(()) | Err(Error::App(_)) => Reply::Done,
             Err(Error::Fault(fault)) => Reply::Fault(fault.run()),

@@ -13,7 +13,7 @@ use rpc_core::context;
 use rpc_core::id::ExchangeKey;
 use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Session, SessionEvent, Time};
-use rpc_core::service::{MethodInfo, Reply, Request, Service};
+use rpc_core::service::{MethodInfo, Reply, Request, Service, ServiceInfo};
 use rpc_core::status::Fault;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
@@ -40,6 +40,7 @@ pub(crate) struct Services(HashMap<&'static str, Arc<Offered>>);
 /// A service as it is offered.
 pub(crate) struct Offered {
     pub(crate) service: Arc<dyn Service>,
+    pub(crate) info: &'static ServiceInfo,
     /// Whether peers are trusted not to send messages that are expensive to decode.
     pub(crate) trusted: bool,
     methods: Vec<MethodState>,
@@ -83,7 +84,7 @@ impl Services {
         for Offer { service, trusted } in offers {
             let info = service.info();
             let methods = info.methods.iter().map(MethodState::new).collect();
-            if services.0.insert(info.name, Arc::new(Offered { service, trusted, methods })).is_some() {
+            if services.0.insert(info.name, Arc::new(Offered { service, info, trusted, methods })).is_some() {
                 return Err(format!("two services are named `{}`: give one of the traits another name", info.name));
             }
         }
@@ -121,9 +122,7 @@ impl Offered {
     /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
     pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time, link: &Link) -> Option<Arrival> {
         let SessionEvent::Opened { key, method, timeout, body, more, one_way, metadata } = event else { return None };
-        // Asked before the first poll, which may make a task of it: whoever is refused was not started.
-        let busy = || Reason::new(Code::REFUSED, format!("{} handlers of this connection wait already", link.limits.handlers));
-        match self.method(method, more, one_way).and_then(|info| if link.is_busy() { Err(busy()) } else { Ok(info) }) {
+        match self.method(method, more, one_way, link) {
             Ok(info) => {
                 let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
                 Some(Arrival { key, method, deadline, body, more, one_way, metadata })
@@ -136,9 +135,10 @@ impl Offered {
         }
     }
 
-    fn method(&self, method: u32, more: bool, one_way: bool) -> Result<&'static MethodInfo, Reason> {
+    #[inline]
+    fn method(&self, method: u32, more: bool, one_way: bool, link: &Link) -> Result<&'static MethodInfo, Reason> {
         use rpc_core::service::MethodKind::{BidiStream, ClientStream, OneWay};
-        let info = self.service.info();
+        let info = self.info;
         let Some(method) = info.methods.get(method as usize) else {
             return Err(Reason::new(Code::UNKNOWN_METHOD, format!("{} has no method number {method}", info.name)));
         };
@@ -146,6 +146,11 @@ impl Offered {
         if more != matches!(kind, ClientStream | BidiStream) || one_way != (kind == OneWay) {
             let text = format!("{}/{} is {kind:?}, and was called otherwise", info.name, method.name);
             return Err(Reason::new(Code::BAD_ARGUMENTS, text));
+        }
+        // Asked before the first poll, which may make a task of it: whoever is refused was not started.
+        if link.is_busy() {
+            let text = format!("{} handlers of this connection wait already", link.limits.handlers);
+            return Err(Reason::new(Code::REFUSED, text));
         }
         Ok(method)
     }
@@ -166,7 +171,7 @@ impl Offered {
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
             Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })
         });
-        let mut request = Request::new(self.service.info(), method, body, decoding, input);
+        let mut request = Request::new(self.info, method, body, decoding, input);
         if let Some(metadata) = metadata {
             request.set_metadata(metadata.clone());
             context = context.with_metadata(metadata);

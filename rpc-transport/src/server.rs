@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::dispatch::{Offer, Services};
@@ -262,19 +263,23 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self, mut listener: Listener, mut stop: watch::Receiver<Stop>) -> Drained {
         let mut drivers = JoinSet::new();
-        let mut pause = BACK_OFF.0;
+        let (mut pause, mut resume) = (BACK_OFF.0, Instant::now());
         let mut word = loop {
+            let next = async {
+                tokio::time::sleep_until(resume).await;
+                listener.accept().await
+            };
             tokio::select! {
                 // Where there are as many as there may be, further ones wait with the system: in its bounded backlog they
                 // cost nothing here, and a burst is served late instead of turned away.
-                accepted = listener.accept(), if (drivers.len() as u64) < self.limits.connections => match accepted {
+                accepted = next, if (drivers.len() as u64) < self.limits.connections => match accepted {
                     Ok(io) => {
                         pause = BACK_OFF.0;
                         drivers.spawn(self.serve(io));
                     }
                     // Out of descriptors, or a connection that was gone before it was accepted: neither is the end.
                     Err(_) => {
-                        tokio::time::sleep(pause).await;
+                        resume = Instant::now() + pause;
                         pause = (pause * 2).min(BACK_OFF.1);
                     }
                 },

@@ -845,6 +845,19 @@ impl Broken {
     }
 }
 
+#[test]
+fn a_drain_without_time_does_not_say_that_it_has_all() {
+    run(async {
+        let mut broken = Broken::new().await;
+        let connection = broken.leaving.clone();
+        let draining = tokio::spawn(async move { connection.drain(Duration::ZERO).await });
+        let goaway = broken.raw.next(kind::GOAWAY).await;
+        assert_eq!(GoAway::read(&goaway.rest).unwrap().deadline_ms, 1, "0 stands for no deadline");
+        soon("the drain is over", draining).await.unwrap();
+        broken.victim_works().await;
+    });
+}
+
 fn goaway() -> Vec<u8> {
     let mut body = Vec::new();
     GoAway { deadline_ms: 0, reason: Reason::new(Code::NO_ERROR, "") }.write(&mut body);

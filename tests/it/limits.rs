@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{HANG, eventually, run, soon};
 use crate::lab::{Bench, Events, LabClient, LabServer};
-use crate::raw::{Raw, session_open};
+use crate::raw::{Raw, listener, session_open};
 
 async fn serve(limits: Limits) -> (Server, Bench, Events) {
     let (bench, events) = Bench::new();
@@ -165,5 +165,30 @@ fn what_is_under_way_when_the_drain_is_over_is_cut_off() {
                 assert!(error.fault().unwrap().may_have_run(), "{error}");
             }
         }
+    });
+}
+
+/// The time of a call runs from when it was made, whether or not its bytes can leave.
+#[test]
+fn a_call_to_a_peer_that_reads_nothing_keeps_its_deadline() {
+    run(async {
+        let (listener, endpoint) = listener().await;
+        let silent = tokio::spawn(async move {
+            let mut raw = Raw::server(&listener, |hello| hello.connection_window = 1 << 40).await;
+            raw.accept_session().await;
+            raw
+        });
+        let patient = Limits::default().write_stall(HANG);
+        let connection = Connection::builder().limits(patient).open(endpoint).await.unwrap();
+        let lab: LabClient = connection.session().open().await.unwrap();
+        let raw = soon("the peer has its session", silent).await.unwrap();
+        // 64 MB are more than the buffers of a socket hold.
+        let filling: Vec<_> = (0..16).map(|_| tokio::spawn(lab.size(vec![0; 4_000_000].into()))).collect();
+        for _ in 0..10 {
+            let error = soon("the deadline comes", lab.text("late").timeout(Duration::from_millis(50))).await.unwrap_err();
+            assert_eq!(error.fault().unwrap().kind(), FaultKind::Deadline, "{error}");
+        }
+        filling.iter().for_each(|call| call.abort());
+        drop(raw);
     });
 }

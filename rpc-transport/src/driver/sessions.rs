@@ -137,7 +137,8 @@ impl Driver {
         }
         self.draining = min(self.draining, Some(until));
         let (now, _) = clock::now();
-        let deadline_ms = until.since(now).as_millis() as u64;
+        // 0 would say that there is no deadline.
+        let deadline_ms = (until.since(now).as_millis() as u64).max(1);
         self.connection.go_away(&GoAway { deadline_ms, reason: Reason::new(Code::NO_ERROR, "") });
         self.flush_connection();
         self.sessions.iter().flatten().for_each(|entry| entry.state.act(|session| session.close()));

@@ -48,19 +48,19 @@ impl Driver {
                     self.stalled = None;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
-                Poll::Pending => return Ok(self.blocked(cx, now)),
+                Poll::Pending => return self.blocked(cx, now),
             }
             if self.written == self.output.len() {
                 match Pin::new(&mut self.io).poll_flush(cx) {
                     Poll::Ready(result) => result?,
-                    Poll::Pending => return Ok(self.blocked(cx, now)),
+                    Poll::Pending => return self.blocked(cx, now),
                 }
             }
         }
     }
 
-    /// The socket takes no more. Commands are still heard; bytes wait for the socket.
-    pub(super) fn blocked(&mut self, cx: &Context<'_>, now: Time) -> Written {
+    /// The socket takes no more. Commands are still heard, and the time of new calls begins; bytes wait for the socket.
+    fn blocked(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
         self.interrupted = true;
         if self.stalled.is_none() {
             self.stalled = Some(now);
@@ -68,12 +68,25 @@ impl Driver {
             self.armed = self.armed.min(now);
             cx.waker().wake_by_ref();
         }
-        let mut state = self.link.lock();
-        if !state.commands.is_empty() {
-            return Written::Commands;
+        loop {
+            let mut state = self.link.lock();
+            if !state.commands.is_empty() {
+                return Ok(Written::Commands);
+            }
+            let Some(slot) = state.out.next_unstamped() else {
+                state.driver = Some(cx.waker().clone());
+                return Ok(Written::Blocked);
+            };
+            let last = !state.out.has_unstamped();
+            drop(state);
+            self.begin_time(cx, now, slot, last)?;
         }
-        state.driver = Some(cx.waker().clone());
-        Written::Blocked
+    }
+
+    /// The time of a session's new calls begins now. Behind the last such session the timer is looked at.
+    fn begin_time(&mut self, cx: &mut Context<'_>, now: Time, slot: SessionSlot, last: bool) -> Result<(), ConnectionError> {
+        self.stamp(slot, now);
+        if last { self.timers(cx, now) } else { Ok(()) }
     }
 
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -101,10 +114,7 @@ impl Driver {
             if let Some(slot) = state.out.next_unstamped() {
                 let last = !state.out.has_unstamped();
                 drop(state);
-                self.stamp(slot, now);
-                if last {
-                    self.timers(cx, now)?;
-                }
+                self.begin_time(cx, now, slot, last)?;
                 continue;
             }
             let frames = state.out.frames();

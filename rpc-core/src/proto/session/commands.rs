@@ -180,6 +180,10 @@ impl<U> Session<U> {
     pub fn handler_done(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.held = false;
+        if let (Some(xid), None, true, true) = (exchange.xid, &exchange.streams, exchange.rx.done, exchange.tx.is_done()) {
+            // The plain end of a one-way call: nothing is left to say.
+            return self.remove(key, xid);
+        }
         let broken = exchange.streams.as_ref().is_some_and(|streams| streams.broken.is_some());
         if exchange.tx.state == TxState::Open && !broken {
             exchange.tx.state = TxState::Ending;

@@ -71,7 +71,10 @@ impl<U> Session<U> {
             return Ok(false);
         }
         exchange.held = false;
-        self.settle(key);
+        match exchange.xid {
+            Some(xid) if exchange.rx.done => self.remove(key, xid),
+            _ => self.settle(key),
+        }
         Ok(true)
     }
 
