@@ -71,7 +71,7 @@
 
 pub use rpc_core::code::Code;
 pub use rpc_core::codec::{Codec, DecodeLimits};
-pub use rpc_core::context::{Context, Peer};
+pub use rpc_core::context::{Context, Peer, Principal};
 pub use rpc_core::metadata::{Metadata, MetadataError};
 pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
 pub use rpc_core::service::{MethodInfo, MethodKind, Reply, Request, ServiceInfo};
@@ -124,8 +124,8 @@ pub use rpc_macros::service;
 #[cfg(feature = "tower")]
 pub use rpc_transport::tower;
 pub use rpc_transport::{
-    Call, Closed, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, OpenError, ServeError, Server, ServerBuilder,
-    Session, SessionBuilder, ToEndpoint, connect, local,
+    Address, BoxFuture, Call, Closed, Connected, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, Incoming,
+    Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, connect, local,
 };
 
 /// ```

@@ -25,9 +25,10 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["actor", "clock", "endpoint", "stream", "tower"],
-    &["ending", "error", "layered", "memory", "tcp"],
-    &["state"],
+    &["actor", "clock", "endpoint", "tower", "backend/eyeballs"],
+    &["ending", "error", "layered", "stream"],
+    &["state", "backend/memory", "backend/tcp"],
+    &["backend"],
     &["handle", "handler", "local"],
     &["dispatch"],
     &["driver"],
@@ -132,7 +133,7 @@ impl House {
 
     /// Whether a module is a folder with a `mod.rs`: its files are rooms of their own.
     fn is_folder(&self, module: &[String]) -> bool {
-        const FOLDERS: [&str; 5] = ["codec", "wire", "proto", "parse", "expand"];
+        const FOLDERS: [&str; 6] = ["backend", "codec", "wire", "proto", "parse", "expand"];
         module.len() == 1 && FOLDERS.contains(&module[0].as_str())
     }
 

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::id::ExchangeKey;
 use crate::metadata::Metadata;
 
@@ -22,12 +24,52 @@ use crate::metadata::Metadata;
 pub struct Peer {
     /// The peer's address in the form of an endpoint, for example `tcp://127.0.0.1:40312`, or `local` for direct calls.
     pub endpoint: String,
+    /// Who that is, where the transport knows it for certain.
+    pub principal: Option<Principal>,
+}
+
+/// Who somebody is, as a third party vouches for: the operating system, or a certificate's authority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Principal {
+    /// A user of this machine, as Unix names them.
+    UnixUser {
+        /// Number of the user.
+        uid: u32,
+        /// Number of the user's group.
+        gid: u32,
+        /// The process that connected or listens, where the system tells. Numbers of processes that have ended are used
+        /// again, so it is for logs and not for decisions.
+        pid: Option<u32>,
+    },
+    /// A user of this machine, as Windows names them.
+    WindowsUser {
+        /// Security identifier, in the form `S-1-5-21-…`.
+        sid: String,
+        /// The process; for logs alone, as in Unix.
+        pid: u32,
+    },
+    /// The holder of a certificate that was verified.
+    Certificate {
+        /// The certificate's subject as a distinguished name, in the form of RFC 4514: `CN=alice,O=Example`.
+        subject: String,
+        /// The names of hosts and users for which the certificate was issued (subject alternative names).
+        names: Vec<String>,
+        /// The certificate itself, in DER.
+        certificate: Bytes,
+    },
 }
 
 impl Peer {
     /// A peer at an address.
     pub fn new(endpoint: impl Into<String>) -> Self {
-        Self { endpoint: endpoint.into() }
+        Self { endpoint: endpoint.into(), principal: None }
+    }
+
+    /// The same, known to be `principal`.
+    pub fn with_principal(mut self, principal: Principal) -> Self {
+        self.principal = Some(principal);
+        self
     }
 }
 

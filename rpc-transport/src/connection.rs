@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_core::codec::Codec;
+use rpc_core::context::Peer;
 use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Handshake, Limits};
 use rpc_core::service::Service;
@@ -17,12 +18,12 @@ use crate::channel::Client;
 use crate::dispatch::{Offer, Services};
 use crate::driver::{Driver, Start};
 use crate::ending::Drained;
-use crate::endpoint::{Endpoint, ToEndpoint};
+use crate::endpoint::ToEndpoint;
 use crate::error::OpenError;
 use crate::session::{Session, SessionBuilder};
 use crate::state::{Command, Guard, Link};
 use crate::stream::Connected;
-use crate::{clock, memory, tcp};
+use crate::{backend, clock};
 
 /// Connects in single-session mode and opens the session: one connection, one client.
 ///
@@ -86,9 +87,9 @@ impl Connection {
         SessionBuilder::new(Arc::clone(&self.guard), limits.clone(), codecs.clone())
     }
 
-    /// The other end's address, in the form of an endpoint.
-    pub fn peer(&self) -> &str {
-        &self.guard.link().peer.endpoint
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.guard.link().peer
     }
 
     /// Waits until the connection has ended, and tells why.
@@ -132,7 +133,7 @@ impl fmt::Debug for ConnectionBuilder {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.peer()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("peer", self.peer()).finish_non_exhaustive()
     }
 }
 
@@ -194,35 +195,58 @@ impl ConnectionBuilder {
     /// # Cancel safety
     /// Dropping the future gives the connection up.
     pub async fn open(self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
-        self.limits.check().map_err(OpenError::Config)?;
-        let offer = Codec::offer("ConnectionBuilder::codecs", &self.codecs).map_err(OpenError::Config)?;
-        let services = Services::new(self.services).map_err(OpenError::Config)?;
-        if self.mode == Mode::Single && !services.is_empty() {
+        let ready = self.check()?;
+        let endpoint = endpoint.to_endpoint()?;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
+        let connecting = tokio::time::timeout(ready.limits.handshake, backend::connect(&endpoint)).await;
+        let connected = connecting.unwrap_or_else(|_| Err(late())).map_err(|error| OpenError::unreachable(endpoint, &error))?;
+        ready.shake_hands(connected).await
+    }
+
+    /// Shakes hands over a stream that was connected elsewhere.
+    ///
+    /// # Errors
+    /// [`OpenError::Config`] for what this side got wrong, [`OpenError::Connection`] if the handshake fails.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the connection up.
+    pub async fn open_over(self, stream: Connected) -> Result<Connection, OpenError> {
+        self.check()?.shake_hands(stream).await
+    }
+
+    fn check(self) -> Result<Ready, OpenError> {
+        let Self { limits, mode, codecs, services } = self;
+        limits.check().map_err(OpenError::Config)?;
+        let offer = Codec::offer("ConnectionBuilder::codecs", &codecs).map_err(OpenError::Config)?;
+        let services = Services::new(services).map_err(OpenError::Config)?;
+        if mode == Mode::Single && !services.is_empty() {
             let text = "in single-session mode the server opens no sessions, so it could not call a service of this side: \
                         leave `single_session` out";
             return Err(OpenError::Config(text.to_owned()));
         }
-        let endpoint = endpoint.to_endpoint()?;
-        let connecting = async {
-            match &endpoint {
-                Endpoint::Tcp { host, port } => tcp::connect(host, *port).await,
-                Endpoint::Memory { name } => memory::connect(name).await,
-            }
-        };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
-        let connected = tokio::time::timeout(self.limits.handshake, connecting).await.unwrap_or_else(|_| Err(late()));
-        let unreachable = |error: std::io::Error| OpenError::Unreachable {
-            endpoint: endpoint.clone(),
-            kind: error.kind(),
-            detail: error.to_string(),
-        };
-        let Connected { io, peer } = connected.map_err(unreachable)?;
+        let handshake = Handshake { side: Side::Initiator, mode, modes: Vec::new(), codecs: offer };
+        Ok(Ready { limits, codecs, handshake, services })
+    }
+}
+
+/// Settings that fit together.
+struct Ready {
+    limits: Limits,
+    codecs: Vec<Codec>,
+    handshake: Handshake,
+    services: Services,
+}
+
+impl Ready {
+    async fn shake_hands(self, Connected { io, peer }: Connected) -> Result<Connection, OpenError> {
         let runtime = Handle::current();
-        let link = Link::new(&peer, self.limits, self.codecs, runtime.clone());
+        let link = Link::new(peer, self.limits, self.codecs, runtime.clone());
         let guard = Guard::new(Arc::clone(&link), true);
         let (told, connected) = oneshot::channel();
-        let handshake = Handshake { side: Side::Initiator, mode: self.mode, modes: Vec::new(), codecs: offer };
-        let start = Start { handshake, services: Arc::new(services), connected: Some(told) };
+        let start = Start { handshake: self.handshake, services: Arc::new(self.services), connected: Some(told) };
         runtime.spawn(Driver::new(io, start, link).run());
         connected.await.unwrap_or(Err(ConnectionError::Closed))?;
         Ok(Connection { guard })

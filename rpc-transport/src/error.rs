@@ -1,5 +1,7 @@
 //! Errors of opening: an endpoint, a connection, a session, a listener.
 
+use std::io;
+
 use rpc_core::code::Code;
 use rpc_core::proto::ConnectionError;
 use rpc_core::proto::error::refusal;
@@ -24,7 +26,7 @@ pub enum OpenError {
         /// Where.
         endpoint: Endpoint,
         /// The class of the operating system's error.
-        kind: std::io::ErrorKind,
+        kind: io::ErrorKind,
         /// The operating system's words.
         detail: String,
     },
@@ -44,6 +46,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Nobody answers.
+    pub(crate) fn unreachable(endpoint: Endpoint, error: &io::Error) -> Self {
+        Self::Unreachable { endpoint, kind: error.kind(), detail: error.to_string() }
+    }
+
     /// A session that is not opened for a reason that has nothing to do with codecs.
     pub(crate) fn rejected(reason: Reason) -> Self {
         Self::Rejected { reason, ours: Vec::new(), theirs: Vec::new() }

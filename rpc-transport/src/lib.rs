@@ -5,11 +5,12 @@
 //! 5  server      connection → session → {calls, tower, channel} → call → {layered, local, handle}
 //! 4  driver → dispatch → handler
 //! 3  state
-//! 2  tcp, memory → stream           clock           actor
+//! 2  backend → stream            clock           actor
 //! 1  error → endpoint            ending
 //! ```
 
 mod actor;
+mod backend;
 mod call;
 #[cfg(feature = "tower")]
 mod calls;
@@ -25,12 +26,10 @@ mod handle;
 mod handler;
 mod layered;
 mod local;
-mod memory;
 mod server;
 mod session;
 mod state;
 mod stream;
-mod tcp;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -39,8 +38,9 @@ pub use call::Call;
 pub use channel::{Backend, Channel, Client, describe};
 pub use connection::{Connection, ConnectionBuilder, connect};
 pub use ending::{Closed, Drained};
-pub use endpoint::{Endpoint, EndpointError, ToEndpoint};
+pub use endpoint::{Address, Endpoint, EndpointError, Options, ToEndpoint};
 pub use error::{OpenError, ServeError};
 pub use local::{Direct, IntoLocal, bounded, local};
 pub use server::{Server, ServerBuilder};
 pub use session::{Session, SessionBuilder};
+pub use stream::{BoxFuture, Connected, Incoming, Listener};

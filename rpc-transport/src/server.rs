@@ -1,8 +1,6 @@
 //! Servers: services behind a listener.
 
 use std::fmt;
-use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -11,7 +9,6 @@ use rpc_core::id::Side;
 use rpc_core::proto::{ConnectionError, Handshake, Limits, Time};
 use rpc_core::service::Service;
 use rpc_core::wire::frame::Mode;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,10 +20,9 @@ use crate::driver::{Driver, Start};
 use crate::ending::Drained;
 use crate::endpoint::{Endpoint, ToEndpoint};
 use crate::error::ServeError;
-use crate::memory::MemoryListener;
 use crate::state::{Command, Link, lock};
-use crate::stream::Connected;
-use crate::{clock, memory, tcp};
+use crate::stream::{Connected, Incoming, Listener};
+use crate::{backend, clock};
 
 /// The shortest and the longest pause behind an error of `accept`: it must neither end the loop nor spin.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -198,48 +194,35 @@ impl ServerBuilder {
     /// # Cancel safety
     /// Dropping the future starts nothing.
     pub async fn listen(self, endpoint: impl ToEndpoint) -> Result<Server, ServeError> {
-        self.limits.check().map_err(ServeError::Config)?;
-        let offer = Codec::offer("ServerBuilder::codecs", &self.codecs).map_err(ServeError::Config)?;
-        let services = Arc::new(Services::new(self.services).map_err(ServeError::Config)?);
+        let acceptor = self.check()?;
         let endpoint = endpoint.to_endpoint()?;
-        let listener = Listener::open(&endpoint).await;
-        let (listener, endpoint) = listener.map_err(|source| ServeError::Listen { endpoint, source })?;
-        let (stop, stopped) = watch::channel(Stop::Serve);
-        let Self { limits, modes, codecs, on_connection, .. } = self;
-        let drain = limits.drain;
-        let acceptor = Acceptor { services, limits, modes, codecs, offer, on_connection, links: Mutex::default() };
-        let accepting = Some(tokio::spawn(acceptor.run(listener, stopped)));
-        Ok(Server { endpoint, stop, accepting, drain })
+        let listener = backend::listen(&endpoint).await.map_err(|source| ServeError::Listen { endpoint, source })?;
+        Ok(acceptor.start(listener))
+    }
+
+    /// The same with a listener of one's own: for transports that are not built in.
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] for what this side got wrong.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn serve(self, listener: impl Listener) -> Result<Server, ServeError> {
+        Ok(self.check()?.start(Box::new(listener)))
+    }
+
+    fn check(self) -> Result<Acceptor, ServeError> {
+        let Self { services, limits, modes, codecs, on_connection } = self;
+        limits.check().map_err(ServeError::Config)?;
+        let offer = Codec::offer("ServerBuilder::codecs", &codecs).map_err(ServeError::Config)?;
+        let services = Arc::new(Services::new(services).map_err(ServeError::Config)?);
+        Ok(Acceptor { services, limits, modes, codecs, offer, on_connection, links: Mutex::default() })
     }
 }
 
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder").field("services", &self.services).field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-enum Listener {
-    Tcp(TcpListener),
-    Memory(MemoryListener),
-}
-
-impl Listener {
-    async fn open(endpoint: &Endpoint) -> io::Result<(Self, Endpoint)> {
-        match endpoint {
-            Endpoint::Tcp { host, port } => {
-                let (listener, bound) = tcp::listen(host, *port).await?;
-                Ok((Self::Tcp(listener), bound))
-            }
-            Endpoint::Memory { name } => Ok((Self::Memory(memory::listen(name)?), endpoint.clone())),
-        }
-    }
-
-    async fn accept(&mut self) -> io::Result<Connected> {
-        match self {
-            Self::Tcp(listener) => tcp::accept(listener).await,
-            Self::Memory(listener) => listener.accept().await,
-        }
     }
 }
 
@@ -261,7 +244,14 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(self, mut listener: Listener, mut stop: watch::Receiver<Stop>) -> Drained {
+    fn start(self, listener: Box<dyn Listener>) -> Server {
+        let (endpoint, drain) = (listener.endpoint(), self.limits.drain);
+        let (stop, stopped) = watch::channel(Stop::Serve);
+        let accepting = Some(tokio::spawn(Arc::new(self).run(listener, stopped)));
+        Server { endpoint, stop, accepting, drain }
+    }
+
+    async fn run(self: Arc<Self>, mut listener: Box<dyn Listener>, mut stop: watch::Receiver<Stop>) -> Drained {
         let mut drivers = JoinSet::new();
         let (mut pause, mut resume) = (BACK_OFF.0, Instant::now());
         let mut word = loop {
@@ -273,9 +263,9 @@ impl Acceptor {
                 // Where there are as many as there may be, further ones wait with the system: in its bounded backlog they
                 // cost nothing here, and a burst is served late instead of turned away.
                 accepted = next, if (drivers.len() as u64) < self.limits.connections => match accepted {
-                    Ok(io) => {
+                    Ok(incoming) => {
                         pause = BACK_OFF.0;
-                        drivers.spawn(self.serve(io));
+                        drivers.spawn(Arc::clone(&self).serve(incoming, stop.clone()));
                     }
                     // Out of descriptors, or a connection that was gone before it was accepted: neither is the end.
                     Err(_) => {
@@ -294,10 +284,12 @@ impl Acceptor {
         loop {
             tokio::select! {
                 ended = drivers.join_next() => match ended {
-                    Some(cut) => {
+                    Some(Ok(Some(cut))) => {
                         drained.connections += 1;
-                        drained.cut += cut.unwrap_or_default();
+                        drained.cut += cut;
                     }
+                    // One that had not come to stand, or whose panic the runtime has reported.
+                    Some(Ok(None) | Err(_)) => {}
                     None => return drained,
                 },
                 // Whoever let go of a drain does not wait for it any more.
@@ -311,38 +303,54 @@ impl Acceptor {
 
     /// Tells every connection to end.
     fn pass_on(&self, word: Stop) {
-        for link in lock(&self.links).iter().filter_map(Weak::upgrade) {
-            match word {
-                Stop::Serve => {}
-                Stop::Drain(until) => link.command(Command::Drain(until)),
-                Stop::Close => link.command(Command::Close),
-            }
-        }
+        lock(&self.links).iter().filter_map(Weak::upgrade).for_each(|link| tell(&link, word));
     }
 
-    fn serve(&self, Connected { io, peer }: Connected) -> impl Future<Output = u64> + use<> {
-        let link = Link::new(&peer, self.limits.clone(), self.codecs.clone(), Handle::current());
+    /// A connection from its first byte to its last. Returns how many calls were under way then; `None`: it never was one.
+    async fn serve(self: Arc<Self>, incoming: Incoming, mut stop: watch::Receiver<Stop>) -> Option<u64> {
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(self.limits.handshake, incoming.connected()) => connected.ok()?.ok()?,
+            // Whoever is not there yet has been promised nothing.
+            _ = told(&mut stop, Stop::Serve) => return None,
+        };
+        let Connected { io, peer } = connected;
+        let link = Link::new(peer, self.limits.clone(), self.codecs.clone(), Handle::current());
+        self.remember(&link);
+        // The word may have been passed on a moment before.
+        tell(&link, *stop.borrow());
+        let (modes, codecs) = (self.modes.clone(), self.offer.clone());
+        let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes, codecs };
+        let services = Arc::clone(&self.services);
+        let connected = self.on_connection.as_ref().map(|tell| announce(Arc::clone(tell), Arc::clone(&link)));
+        let start = Start { handshake, services, connected };
+        Some(Driver::new(io, start, link).run().await)
+    }
+
+    fn remember(&self, link: &Arc<Link>) {
         let mut links = lock(&self.links);
         if links.len() == links.capacity() {
             links.retain(|link| link.strong_count() > 0);
         }
-        links.push(Arc::downgrade(&link));
-        let (modes, codecs) = (self.modes.clone(), self.offer.clone());
-        let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes, codecs };
-        let services = Arc::clone(&self.services);
-        let connected = self.on_connection.as_ref().map(|tell| self.announce(Arc::clone(tell), Arc::clone(&link)));
-        let start = Start { handshake, services, connected };
-        Driver::new(io, start, link).run()
+        links.push(Arc::downgrade(link));
     }
+}
 
-    /// Waits for the handshake, and tells of the connection.
-    fn announce(&self, tell: OnConnection, link: Arc<Link>) -> oneshot::Sender<Result<(), ConnectionError>> {
-        let (done, connected) = oneshot::channel();
-        tokio::spawn(async move {
-            if let Ok(Ok(())) = connected.await {
-                tell(Connection::remote(link));
-            }
-        });
-        done
+/// Tells a connection to end.
+fn tell(link: &Link, word: Stop) {
+    match word {
+        Stop::Serve => {}
+        Stop::Drain(until) => link.command(Command::Drain(until)),
+        Stop::Close => link.command(Command::Close),
     }
+}
+
+/// Waits for the handshake, and tells of the connection.
+fn announce(tell: OnConnection, link: Arc<Link>) -> oneshot::Sender<Result<(), ConnectionError>> {
+    let (done, connected) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Ok(Ok(())) = connected.await {
+            tell(Connection::remote(link));
+        }
+    });
+    done
 }

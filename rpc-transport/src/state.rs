@@ -75,10 +75,10 @@ pub(crate) struct Opening {
 }
 
 impl Link {
-    pub(crate) fn new(peer: &str, limits: Limits, codecs: Vec<Codec>, runtime: Handle) -> Arc<Self> {
+    pub(crate) fn new(peer: Peer, limits: Limits, codecs: Vec<Codec>, runtime: Handle) -> Arc<Self> {
         let out = Outbox::new(limits.connection_window);
         let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, cut: 0 };
-        let (state, peer) = (Mutex::new(state), Peer::new(peer));
+        let state = Mutex::new(state);
         Arc::new(Self { state, runtime, peer, limits, codecs, ended: Notify::new(), handlers: AtomicU64::new(0) })
     }
 

@@ -1,8 +1,16 @@
 //! The seam to byte transports: anything that reads and writes.
 
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use rpc_core::context::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A connected byte stream.
+use crate::endpoint::Endpoint;
+
+/// A byte stream in both directions.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
@@ -10,8 +18,69 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 /// A connected byte stream of any backend. One virtual call a system call is not worth a type parameter on everything.
 pub(crate) type BoxIo = Box<dyn Io>;
 
-/// A connected byte stream with the address of its other end, in the form of an endpoint.
-pub(crate) struct Connected {
+/// A connected byte stream, and who is on its other end.
+///
+/// The protocol runs over every stream that is reliable and ordered. Vectored writes should be real ones
+/// ([`AsyncWrite::is_write_vectored`]): large messages rely on them.
+pub struct Connected {
     pub(crate) io: BoxIo,
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
+}
+
+impl Connected {
+    /// A stream, for example of a transport that is not built in.
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
+        Self { io: Box::new(io), peer }
+    }
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// A future that a trait object returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A client that has come, and may not be there yet: what takes time before the first byte of the protocol, such as the
+/// handshake of TLS, runs in the connection's own task, and no longer than [`Limits::handshake`](crate::Limits::handshake).
+pub struct Incoming(BoxFuture<'static, io::Result<Connected>>);
+
+impl Incoming {
+    /// One that is there.
+    pub fn ready(connected: Connected) -> Self {
+        Self::new(std::future::ready(Ok(connected)))
+    }
+
+    /// One that is there when `setting_up` is ready. Its error ends this connection alone.
+    pub fn new(setting_up: impl Future<Output = io::Result<Connected>> + Send + 'static) -> Self {
+        Self(Box::pin(setting_up))
+    }
+
+    /// The stream.
+    pub(crate) fn connected(self) -> BoxFuture<'static, io::Result<Connected>> {
+        self.0
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").finish_non_exhaustive()
+    }
+}
+
+/// Where clients come from; see [`ServerBuilder::serve`](crate::ServerBuilder::serve).
+pub trait Listener: Send + 'static {
+    /// The next client. It must not wait for anything that this client does: see [`Incoming`].
+    ///
+    /// # Errors
+    /// An error does not end the server: it pauses for 10 ms to 1 s and asks again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future must lose no client: the server does so whenever something else happens.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>>;
+
+    /// Where it listens, with the port that was bound.
+    fn endpoint(&self) -> Endpoint;
 }

@@ -57,8 +57,8 @@ fn a_server_calls_the_client_that_it_means() {
                 assert_eq!(lab.text("to you").await.unwrap(), "TO YOU");
             }
             assert_eq!(bench.calls(), n + 1);
-            assert!(there.peer().starts_with("tcp://127.0.0.1:"));
-            assert_eq!(client.peer(), scene.server.endpoint().to_string());
+            assert!(there.peer().endpoint.starts_with("tcp://127.0.0.1:"));
+            assert_eq!(client.peer().endpoint, scene.server.endpoint().to_string());
         }
         let calls = clients.iter().map(|(_, _, there)| async {
             let lab = session(there).await;

@@ -15,6 +15,7 @@ mod generic_services;
 mod harness;
 mod lab;
 mod limits;
+mod listeners;
 mod local_services;
 mod macro_keys;
 mod proxy;

@@ -1,7 +1,7 @@
 //! A peer by hand: frames as bytes over a socket, with no rule kept but those that the test keeps.
 
 use rpc::__private::Client;
-use rpc::{Code, Endpoint, Limits};
+use rpc::{Address, Code, Endpoint, Limits};
 use rpc_core::codec::Codec;
 use rpc_core::id::{Sid, Xid};
 use rpc_core::wire::HeadBuf;
@@ -42,9 +42,9 @@ pub(crate) struct Raw {
 
 /// Where a TCP endpoint is.
 pub(crate) fn address(endpoint: &Endpoint) -> (String, u16) {
-    match endpoint {
-        Endpoint::Tcp { host, port } => (host.clone(), *port),
-        other => panic!("{other} is no TCP endpoint"),
+    match endpoint.address() {
+        Address::Tcp { host, port } => (host.clone(), *port),
+        _ => panic!("{endpoint} is no TCP endpoint"),
     }
 }
 

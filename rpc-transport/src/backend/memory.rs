@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use rpc_core::context::Peer;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use crate::stream::Connected;
+use crate::endpoint::{Address, Endpoint};
+use crate::stream::{BoxFuture, Connected, Incoming, Listener};
 
 /// Bytes under way in each direction: a batch and a large frame.
 const BUFFER: usize = 512 * 1024;
@@ -44,17 +46,26 @@ pub(crate) async fn connect(name: &str) -> io::Result<Connected> {
     let sender = listeners().get(name).cloned().ok_or_else(refused)?;
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     sender.send(theirs).await.map_err(|_| refused())?;
-    Ok(Connected { io: Box::new(ours), peer: format!("mem://{name}") })
+    Ok(Connected::new(ours, peer(name)))
 }
 
-impl MemoryListener {
-    /// The next connection.
-    pub(crate) async fn accept(&mut self) -> io::Result<Connected> {
-        match self.incoming.recv().await {
-            Some(io) => Ok(Connected { io: Box::new(io), peer: format!("mem://{}", self.name) }),
-            // The name is ours until we drop it, so its sender is in the table.
-            None => std::future::pending().await,
-        }
+fn peer(name: &str) -> Peer {
+    Peer::new(Endpoint::new(Address::Memory { name: name.to_owned() }).to_string())
+}
+
+impl Listener for MemoryListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
+        Box::pin(async {
+            match self.incoming.recv().await {
+                Some(io) => Ok(Incoming::ready(Connected::new(io, peer(&self.name)))),
+                // The name is ours until we drop it, so its sender is in the table.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new(Address::Memory { name: self.name.clone() })
     }
 }
 

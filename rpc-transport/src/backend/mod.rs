@@ -1,0 +1,39 @@
+//! The backends: from an endpoint to a connected stream, and to a listener.
+
+mod eyeballs;
+mod memory;
+mod tcp;
+
+use std::io;
+
+use crate::endpoint::{Address, Endpoint};
+use crate::stream::{Connected, Listener};
+
+/// Connects.
+pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Connected> {
+    match endpoint.address() {
+        Address::Tcp { host, port } => tcp::connect(host, *port, endpoint.options()).await,
+        Address::Memory { name } => memory::connect(name).await,
+        _ => Err(absent(endpoint)),
+    }
+}
+
+/// Starts to listen.
+pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Box<dyn Listener>> {
+    match endpoint.address() {
+        Address::Tcp { host, port } => Ok(Box::new(tcp::listen(host, *port, endpoint).await?)),
+        Address::Memory { name } => Ok(Box::new(memory::listen(name)?)),
+        _ => Err(absent(endpoint)),
+    }
+}
+
+/// What this platform, or this build, does not have.
+fn absent(endpoint: &Endpoint) -> io::Error {
+    let text = match endpoint.address() {
+        Address::Abstract { .. } => "abstract names are there on Linux alone: use unix:///path or local://name",
+        Address::Unix { .. } => "Unix sockets are not there on this platform: use local://name",
+        Address::Tls { .. } => "this build has no TLS: turn on the feature `tls`",
+        _ => "this platform has no such transport",
+    };
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
