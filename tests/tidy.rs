@@ -79,7 +79,7 @@ fn read(path: &Path) -> String {
 
 /// Source without comments, and without the tests at its end.
 fn code(source: &str) -> String {
-    let own = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let own = source.split("\nmod tests {").next().unwrap_or_default();
     let bare = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
     own.lines().map(bare).collect::<Vec<_>>().join("\n")
 }
