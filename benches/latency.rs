@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{EchoClient, EchoServer, Echoes, runtime, tcp_client};
+use common::{client_at, runtime, tcp_client};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,16 +29,10 @@ fn latency(c: &mut Criterion) {
         b.iter(|| runtime.block_on(client.echo(body.clone())).expect("the echo answers"));
     });
 
-    let (_memory, client) = runtime.block_on(memory_client());
+    let (_memory, client) = runtime.block_on(client_at("mem://latency"));
     group.bench_function("W1, mem", |b| {
         b.iter(|| runtime.block_on(client.echo(body.clone())).expect("the echo answers"));
     });
-}
-
-async fn memory_client() -> (rpc::Server, EchoClient) {
-    let server = rpc::Server::builder().service(EchoServer::new(Echoes)).listen("mem://latency").await.expect("the name is free");
-    let client = rpc::connect(server.endpoint()).await.expect("the server answers");
-    (server, client)
 }
 
 async fn raw_echo() -> TcpStream {

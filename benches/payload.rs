@@ -2,20 +2,22 @@
 
 mod common;
 
-use common::{echo_calls, runtime, tcp_client};
+use common::{client_at, echo_calls, runtime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn payload(c: &mut Criterion) {
     let runtime = runtime(1);
-    let (_server, client) = runtime.block_on(tcp_client());
-    let mut group = c.benchmark_group("payload");
+    let mut group = c.benchmark_group("payload, echo, 8 in flight");
     group.sample_size(10);
-    for size in [4 << 10, 64 << 10, 1 << 20] {
-        let calls = ((64 << 20) / size as u64).min(4096);
-        group.throughput(Throughput::Bytes(calls * size as u64));
-        group.bench_with_input(BenchmarkId::new("echo, 8 in flight", size), &size, |b, size| {
-            b.iter(|| runtime.block_on(echo_calls(&client, calls, 8, *size)));
-        });
+    for endpoint in ["tcp://127.0.0.1:0", "mem://payload"] {
+        let (_server, client) = runtime.block_on(client_at(endpoint));
+        for size in [4 << 10, 64 << 10, 1 << 20] {
+            let calls = ((64 << 20) / size as u64).min(4096);
+            group.throughput(Throughput::Bytes(calls * size as u64));
+            group.bench_with_input(BenchmarkId::new(&endpoint[..3], size), &size, |b, size| {
+                b.iter(|| runtime.block_on(echo_calls(&client, calls, 8, *size)));
+            });
+        }
     }
 }
 

@@ -25,7 +25,7 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["actor", "clock", "endpoint", "tower", "backend/eyeballs"],
+    &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs"],
     &["ending", "error", "layered", "stream"],
     &["state", "backend/memory", "backend/tcp"],
     &["backend"],

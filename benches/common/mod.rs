@@ -116,8 +116,12 @@ pub(crate) async fn nested_calls(client: &EchoClient, calls: u64) {
 
 /// A server over TCP in this process, and a client of it.
 pub(crate) async fn tcp_client() -> (rpc::Server, EchoClient) {
-    let server =
-        rpc::Server::builder().service(EchoServer::new(Echoes)).listen("tcp://127.0.0.1:0").await.expect("loopback listens");
+    client_at("tcp://127.0.0.1:0").await
+}
+
+/// The same anywhere.
+pub(crate) async fn client_at(endpoint: &str) -> (rpc::Server, EchoClient) {
+    let server = rpc::Server::builder().service(EchoServer::new(Echoes)).listen(endpoint).await.expect("the endpoint is free");
     let connection = rpc::Connection::open(server.endpoint()).await.expect("the server answers");
     (server, connection.session().open().await.expect("the session opens"))
 }

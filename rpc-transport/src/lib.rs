@@ -15,6 +15,7 @@ mod call;
 #[cfg(feature = "tower")]
 mod calls;
 mod channel;
+mod chunks;
 mod clock;
 mod connection;
 mod dispatch;

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use rpc_core::context::Peer;
-use tokio::io::{AsyncRead, AsyncWrite};
+use rpc_core::proto::outbox::Output;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::chunks::Chunks;
 use crate::endpoint::Endpoint;
 
 /// A byte stream in both directions.
@@ -16,21 +19,85 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// A connected byte stream of any backend. One virtual call a system call is not worth a type parameter on everything.
-pub(crate) type BoxIo = Box<dyn Io>;
+pub(crate) enum Stream {
+    Any(Box<dyn Io>),
+    /// Within this process: batches are handed over.
+    Chunks(Chunks),
+}
+
+/// The pieces of a vectored write.
+const SLICES: usize = 16;
+
+impl Stream {
+    fn io(&mut self) -> Pin<&mut dyn Io> {
+        match self {
+            Self::Any(io) => Pin::new(&mut **io),
+            Self::Chunks(chunks) => Pin::new(chunks),
+        }
+    }
+
+    /// Writes what it can of a batch, behind its first `written` bytes.
+    pub(crate) fn poll_write_output(&mut self, cx: &mut Context<'_>, output: &Output, written: usize) -> Poll<io::Result<usize>> {
+        let io = match self {
+            Self::Chunks(chunks) => return chunks.poll_write_output(cx, output, written),
+            Self::Any(io) => Pin::new(io),
+        };
+        if let Some(bytes) = output.single() {
+            return io.poll_write(cx, &bytes[written..]);
+        }
+        let (mut slices, mut count) = ([IoSlice::new(&[]); SLICES], 0);
+        output.slices(written, SLICES, |slice| {
+            slices[count] = IoSlice::new(slice);
+            count += 1;
+        });
+        io.poll_write_vectored(cx, &slices[..count])
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.io().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Any(io) => io.is_write_vectored(),
+            Self::Chunks(chunks) => chunks.is_write_vectored(),
+        }
+    }
+}
 
 /// A connected byte stream, and who is on its other end.
 ///
 /// The protocol runs over every stream that is reliable and ordered. Vectored writes should be real ones
 /// ([`AsyncWrite::is_write_vectored`]): large messages rely on them.
 pub struct Connected {
-    pub(crate) io: BoxIo,
+    pub(crate) io: Stream,
     pub(crate) peer: Peer,
 }
 
 impl Connected {
     /// A stream, for example of a transport that is not built in.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
-        Self { io: Box::new(io), peer }
+        Self { io: Stream::Any(Box::new(io)), peer }
     }
 }
 

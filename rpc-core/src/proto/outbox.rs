@@ -44,6 +44,15 @@ pub struct Output {
     frames: usize,
 }
 
+/// A part of an [`Output`].
+#[derive(Debug, Clone, Copy)]
+pub enum Piece<'a> {
+    /// Bytes of the batch itself.
+    Copied(&'a [u8]),
+    /// A message that the batch refers to, and how much of its front has been written.
+    Shared(&'a Bytes, usize),
+}
+
 impl Output {
     /// How many bytes wait.
     #[inline]
@@ -64,21 +73,31 @@ impl Output {
 
     /// The bytes in order, as slices, from position `written` on; at most `max` slices.
     pub fn slices<'a>(&'a self, written: usize, max: usize, mut each: impl FnMut(&'a [u8])) {
+        self.pieces(written, max, |piece| match piece {
+            Piece::Copied(slice) => each(slice),
+            Piece::Shared(bytes, skipped) => each(&bytes[skipped..]),
+        });
+    }
+
+    /// The same as pieces, for whoever can take the shared ones as they are.
+    pub fn pieces<'a>(&'a self, written: usize, max: usize, mut each: impl FnMut(Piece<'a>)) {
         let (mut skip, mut at, mut count) = (written, 0, 0);
-        let mut piece = |slice: &'a [u8]| {
-            let skipped = skip.min(slice.len());
+        let mut next = |len: usize, piece: &mut dyn FnMut(usize) -> Piece<'a>| {
+            let skipped = skip.min(len);
             skip -= skipped;
-            if skipped < slice.len() && count < max {
+            if skipped < len && count < max {
                 count += 1;
-                each(&slice[skipped..]);
+                each(piece(skipped));
             }
         };
         for (before, shared) in &self.shared {
-            piece(&self.bytes[at..*before]);
-            piece(shared);
+            let copied = &self.bytes[at..*before];
+            next(copied.len(), &mut |skipped| Piece::Copied(&copied[skipped..]));
+            next(shared.len(), &mut |skipped| Piece::Shared(shared, skipped));
             at = *before;
         }
-        piece(&self.bytes[at..]);
+        let copied = &self.bytes[at..];
+        next(copied.len(), &mut |skipped| Piece::Copied(&copied[skipped..]));
     }
 
     /// Whether everything is in one slice, and if so which.
@@ -346,7 +365,7 @@ impl Outbox {
     }
 
     /// The same for a piece of a shared message, which is copied only where that is cheaper.
-    pub(super) fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
+    pub fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
         if body.len() < SHARE {
             return self.frame(head, &body, charge);
         }

@@ -5,28 +5,25 @@ use std::io;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rpc_core::context::Peer;
-use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
+use crate::chunks::{Chunks, pair};
 use crate::endpoint::{Address, Endpoint};
-use crate::stream::{BoxFuture, Connected, Incoming, Listener};
-
-/// Bytes under way in each direction: a batch and a large frame.
-const BUFFER: usize = 512 * 1024;
+use crate::stream::{BoxFuture, Connected, Incoming, Listener, Stream};
 
 /// Connections that wait to be accepted, as for a TCP listener.
 const BACKLOG: usize = 128;
 
-static LISTENERS: LazyLock<Mutex<HashMap<String, mpsc::Sender<DuplexStream>>>> = LazyLock::new(Mutex::default);
+static LISTENERS: LazyLock<Mutex<HashMap<String, mpsc::Sender<Chunks>>>> = LazyLock::new(Mutex::default);
 
-fn listeners() -> std::sync::MutexGuard<'static, HashMap<String, mpsc::Sender<DuplexStream>>> {
+fn listeners() -> std::sync::MutexGuard<'static, HashMap<String, mpsc::Sender<Chunks>>> {
     LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A name in use. Dropping it frees the name.
 pub(crate) struct MemoryListener {
     name: String,
-    incoming: mpsc::Receiver<DuplexStream>,
+    incoming: mpsc::Receiver<Chunks>,
 }
 
 /// Takes a name.
@@ -44,9 +41,9 @@ pub(crate) fn listen(name: &str) -> io::Result<MemoryListener> {
 pub(crate) async fn connect(name: &str) -> io::Result<Connected> {
     let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody in this process listens under that name");
     let sender = listeners().get(name).cloned().ok_or_else(refused)?;
-    let (ours, theirs) = tokio::io::duplex(BUFFER);
+    let (ours, theirs) = pair();
     sender.send(theirs).await.map_err(|_| refused())?;
-    Ok(Connected::new(ours, peer(name)))
+    Ok(Connected { io: Stream::Chunks(ours), peer: peer(name) })
 }
 
 fn peer(name: &str) -> Peer {
@@ -57,7 +54,7 @@ impl Listener for MemoryListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
             match self.incoming.recv().await {
-                Some(io) => Ok(Incoming::ready(Connected::new(io, peer(&self.name)))),
+                Some(io) => Ok(Incoming::ready(Connected { io: Stream::Chunks(io), peer: peer(&self.name) })),
                 // The name is ours until we drop it, so its sender is in the table.
                 None => std::future::pending().await,
             }

@@ -33,7 +33,7 @@ use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
 use crate::state::{Command, Link, Opening, SessionState, fire};
-use crate::stream::BoxIo;
+use crate::stream::Stream;
 use write::{Batching, Written};
 
 /// The receive buffer until the handshake is over, in bytes: a HELLO of any length, and S_OPEN behind it.
@@ -60,7 +60,7 @@ impl Drop for Driver {
 
 /// A connection's driver. See the module's text.
 pub(crate) struct Driver {
-    io: BoxIo,
+    io: Stream,
     connection: Connection,
     limits: Limits,
     link: Arc<Link>,
@@ -122,7 +122,7 @@ pub(crate) struct Start {
 
 impl Driver {
     /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
-    pub(crate) fn new(io: BoxIo, start: Start, link: Arc<Link>) -> Self {
+    pub(crate) fn new(io: Stream, start: Start, link: Arc<Link>) -> Self {
         let (now, _) = clock::now();
         let Start { handshake, services, connected } = start;
         let limits = link.limits.clone();
@@ -342,7 +342,7 @@ impl Driver {
         }
         let farewell = async {
             while self.written < self.output.len() {
-                let n = std::future::poll_fn(|cx| self.poll_write(cx)).await?;
+                let n = std::future::poll_fn(|cx| self.io.poll_write_output(cx, &self.output, self.written)).await?;
                 if n == 0 {
                     return Ok(());
                 }

@@ -1,6 +1,6 @@
 //! The writing half of a turn: turns of the sessions, the swap, the socket.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -10,9 +10,6 @@ use tokio::io::AsyncWrite;
 
 use super::Driver;
 use crate::state::fire;
-
-/// The pieces of a vectored write.
-const SLICES: usize = 16;
 
 /// How an attempt to write everything ended.
 pub(super) enum Written {
@@ -41,7 +38,7 @@ impl Driver {
                     return Ok(written);
                 }
             }
-            match self.poll_write(cx) {
+            match self.io.poll_write_output(cx, &self.output, self.written) {
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(n)) => {
                     self.written += n;
@@ -87,19 +84,6 @@ impl Driver {
     fn begin_time(&mut self, cx: &mut Context<'_>, now: Time, slot: SessionSlot, last: bool) -> Result<(), ConnectionError> {
         self.stamp(slot, now);
         if last { self.timers(cx, now) } else { Ok(()) }
-    }
-
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let io = Pin::new(&mut self.io);
-        if let Some(bytes) = self.output.single() {
-            return io.poll_write(cx, &bytes[self.written..]);
-        }
-        let (mut slices, mut count) = ([IoSlice::new(&[]); SLICES], 0);
-        self.output.slices(self.written, SLICES, |slice| {
-            slices[count] = IoSlice::new(slice);
-            count += 1;
-        });
-        io.poll_write_vectored(cx, &slices[..count])
     }
 
     /// Gives the waiting sessions their turns and takes what they wrote. `None`: there is something to write. Where there
