@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// is less goes whole, so that a batch is one step.
 const ENOUGH: usize = 512 * 1024;
 
-/// Small pieces are gathered in buffers of this size.
+/// Small pieces are gathered in buffers between these sizes: a call's, and a batch's.
+const LEAST: usize = 2 * 1024;
 const GATHER: usize = 64 * 1024;
 
 /// One end of a stream within this process.
@@ -57,7 +58,7 @@ impl Lane {
         if self.tail.capacity() - self.tail.len() < bytes.len() {
             self.seal();
             // The memory of chunks that have been read is used again.
-            self.tail.reserve(bytes.len().max(GATHER));
+            self.tail.reserve(bytes.len().max(bytes.len().next_power_of_two().clamp(LEAST, GATHER)));
         }
         self.tail.extend_from_slice(bytes);
     }

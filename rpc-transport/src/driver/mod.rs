@@ -36,10 +36,11 @@ use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::Stream;
 use write::{Batching, Written};
 
-/// The receive buffer until the handshake is over, in bytes: a HELLO of any length, and S_OPEN behind it.
-const GREETING_BUFFER: usize = 8 * 1024;
+/// The receive buffer at first, in bytes: a HELLO of any length, and S_OPEN behind it. Connections that only ever carry a
+/// call at a time keep it, so that ten thousand of them are no burden.
+const FIRST_BUFFER: usize = 8 * 1024;
 
-/// The receive buffer from then on, in bytes: a batch of the peer's.
+/// The receive buffer once a read has filled the first, in bytes: a batch of the peer's.
 const READ_BUFFER: usize = 64 * 1024;
 
 /// Handlers that are polled in one turn before other tasks have theirs.
@@ -135,7 +136,7 @@ impl Driver {
             free: Vec::new(),
             waiting: VecDeque::new(),
             connected,
-            input: Input::new(GREETING_BUFFER),
+            input: Input::new(FIRST_BUFFER),
             output: Output::default(),
             written: 0,
             interrupted: false,

@@ -35,7 +35,7 @@ impl Driver {
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Ready(Ok(())) => {}
             }
-            let n = buffer.filled().len();
+            let (n, full) = (buffer.filled().len(), buffer.remaining() == 0);
             if n == 0 {
                 return Err(hung_up(&self.input));
             }
@@ -44,6 +44,9 @@ impl Driver {
             self.link.lock().driver = None;
             self.connection.heard(now);
             self.handle(now)?;
+            if full {
+                self.input.grow(READ_BUFFER);
+            }
         }
         if self.frames >= FRAMES_PER_TURN {
             // A peer that always has more must not keep this side's credit and calls from being written.
@@ -79,7 +82,6 @@ impl Driver {
                 ConnectionEvent::GoingAway => self.reject_waiting(),
                 ConnectionEvent::Connected => {
                     self.flush_connection();
-                    self.input.grow(READ_BUFFER);
                     // From here on other time-outs hold.
                     self.armed = now;
                     if let Some(connected) = self.connected.take() {
