@@ -27,7 +27,7 @@ const CORE: &[&[&str]] = &[
 const TRANSPORT: &[&[&str]] = &[
     &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs"],
     &["ending", "error", "layered", "stream"],
-    &["state", "backend/memory", "backend/tcp"],
+    &["state", "backend/memory", "backend/pipe", "backend/tcp"],
     &["backend"],
     &["handle", "handler", "local"],
     &["dispatch"],

@@ -21,6 +21,8 @@ enum Target {
     Tcp,
     TcpSingle,
     Memory,
+    #[cfg(windows)]
+    Pipe,
     /// The side that listens calls, over TCP and over memory.
     TcpReversed,
     MemoryReversed,
@@ -43,6 +45,10 @@ impl Target {
     }
 
     fn endpoint(self) -> String {
+        #[cfg(windows)]
+        if self == Self::Pipe {
+            return crate::windows_pipes::fresh();
+        }
         static NAMES: AtomicU64 = AtomicU64::new(0);
         if self.is_memory() {
             format!("mem://cases-{}", NAMES.fetch_add(1, Ordering::Relaxed))
@@ -152,6 +158,8 @@ macro_rules! cases {
         cases!(@target tcp_on_one_thread, Tcp, Postcard, 1, $($(#[$attr])* $case,)*);
         cases!(@target tcp_single_session, TcpSingle, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory, Memory, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(windows)]
+        cases!(@target pipe, Pipe, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_json, Tcp, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_single_session_json, TcpSingle, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_json, Memory, Json, 2, $($(#[$attr])* $case,)*);
@@ -633,6 +641,8 @@ async fn the_context_tells_peer_and_deadline(rig: Rig) {
     let scheme = match rig.target {
         Target::Tcp | Target::TcpSingle | Target::TcpReversed | Target::Layered => "tcp://127.0.0.1:",
         Target::Memory | Target::MemoryReversed => "mem://cases-",
+        #[cfg(windows)]
+        Target::Pipe => "pipe://",
         Target::Local => "local",
     };
     assert!(peer.starts_with(scheme), "{peer}");

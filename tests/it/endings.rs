@@ -26,6 +26,20 @@ enum Way {
     Tcp,
     TcpSingle,
     Memory,
+    #[cfg(windows)]
+    Pipe,
+}
+
+impl Way {
+    /// What a client is told whose server lives and takes no further connections.
+    fn when_nobody_accepts(self) -> std::io::ErrorKind {
+        match self {
+            // It is there, and busy, for as long as it has connections.
+            #[cfg(windows)]
+            Self::Pipe => std::io::ErrorKind::TimedOut,
+            _ => std::io::ErrorKind::ConnectionRefused,
+        }
+    }
 }
 
 /// A server with a client that has one session.
@@ -63,6 +77,8 @@ async fn serve(way: Way, bench: &Bench, limits: Limits) -> Server {
     let endpoint = match way {
         Way::Tcp | Way::TcpSingle => "tcp://127.0.0.1:0".to_owned(),
         Way::Memory => format!("mem://endings-{}", NAMES.fetch_add(1, Ordering::Relaxed)),
+        #[cfg(windows)]
+        Way::Pipe => crate::windows_pipes::fresh(),
     };
     Server::builder().service(LabServer::new(bench.clone())).limits(limits).listen(endpoint).await.unwrap()
 }
@@ -97,6 +113,13 @@ macro_rules! on_every_way {
             $(#[$attr])*
             fn memory() {
                 run(async { case(Scene::new(Way::Memory).await).await });
+            }
+
+            #[test]
+            #[cfg(windows)]
+            $(#[$attr])*
+            fn pipe() {
+                run(async { case(Scene::new(Way::Pipe).await).await });
             }
         }
     )*};
@@ -445,7 +468,7 @@ on_every_way! {
         assert_not_started(scene.lab.note(100).await);
         assert_refused(scene.connection.session().open().await, scene.way);
         match Connection::open(&endpoint).await {
-            Err(OpenError::Unreachable { kind, .. }) => assert_eq!(kind, std::io::ErrorKind::ConnectionRefused),
+            Err(OpenError::Unreachable { kind, .. }) => assert_eq!(kind, scene.way.when_nobody_accepts()),
             other => panic!("{other:?}"),
         }
         for _ in 0..10 {

@@ -22,3 +22,5 @@ mod proxy;
 mod raw;
 mod regressions;
 mod tower;
+#[cfg(windows)]
+mod windows_pipes;

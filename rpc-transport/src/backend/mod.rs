@@ -2,6 +2,7 @@
 
 mod eyeballs;
 mod memory;
+mod pipe;
 mod tcp;
 
 use std::io;
@@ -14,6 +15,8 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Connected> {
     match endpoint.address() {
         Address::Tcp { host, port } => tcp::connect(host, *port, endpoint.options()).await,
         Address::Memory { name } => memory::connect(name).await,
+        #[cfg(windows)]
+        Address::Pipe { name } | Address::Local { name } => pipe::connect(name, endpoint).await,
         _ => Err(absent(endpoint)),
     }
 }
@@ -23,6 +26,8 @@ pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Box<dyn Listener>>
     match endpoint.address() {
         Address::Tcp { host, port } => Ok(Box::new(tcp::listen(host, *port, endpoint).await?)),
         Address::Memory { name } => Ok(Box::new(memory::listen(name)?)),
+        #[cfg(windows)]
+        Address::Pipe { name } | Address::Local { name } => Ok(Box::new(pipe::listen(name, endpoint).await?)),
         _ => Err(absent(endpoint)),
     }
 }

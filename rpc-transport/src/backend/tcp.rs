@@ -18,6 +18,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The most that may lie unsent in the system's buffer, in bytes: twice what the driver writes at a time while sessions
 /// compete. More could not be overtaken by what is urgent; less would make the driver wake for every segment.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 128 * 1024;
 
 /// Connections that wait to be accepted, the system's own limit permitting: a burst of reconnecting clients.
