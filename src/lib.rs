@@ -125,7 +125,8 @@ pub use rpc_macros::service;
 pub use rpc_transport::tower;
 pub use rpc_transport::{
     Address, BoxFuture, Call, Closed, Connected, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, Incoming,
-    Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, connect, local,
+    Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, bind, connect, dial,
+    local,
 };
 
 /// ```

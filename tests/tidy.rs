@@ -278,7 +278,17 @@ fn the_test_sees_what_it_is_to_see() {
 
 #[test]
 fn each_file_says_what_it_is_for() {
-    let folders = ["src", "rpc-core/src", "rpc-transport/src", "rpc-macros/src", "benches", "examples", "tests/it"];
+    let folders = [
+        "src",
+        "rpc-core/src",
+        "rpc-transport/src",
+        "rpc-macros/src",
+        "benches",
+        "examples",
+        "tests/it",
+        "tests/conformance",
+        "conformance",
+    ];
     let files = folders.into_iter().flat_map(rust_files).filter(|path| !is_test(path) || path.ends_with("tests.rs"));
     let mute = files.filter(|path| !read(path).starts_with("//! "));
     assert_none(&mute.map(|path| format!("{}: its first line is no `//!`", path.display())).collect::<Vec<_>>());
@@ -288,7 +298,7 @@ fn each_file_says_what_it_is_for() {
 fn nothing_is_left_to_do_later() {
     // In two halves, so that this file is none of its finds.
     let needles = [concat!("todo", "!("), concat!("dbg", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME")];
-    let folders = ["src", "rpc-core", "rpc-transport", "rpc-macros", "benches", "examples", "tests"];
+    let folders = ["src", "rpc-core", "rpc-transport", "rpc-macros", "benches", "examples", "tests", "conformance"];
     let mut faults = Vec::new();
     for path in folders.into_iter().flat_map(rust_files) {
         for (at, line) in read(&path).lines().enumerate() {

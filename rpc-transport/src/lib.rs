@@ -35,6 +35,7 @@ mod stream;
 pub mod tower;
 
 pub use actor::Actor;
+pub use backend::{bind, dial};
 pub use call::Call;
 pub use channel::{Backend, Channel, Client, describe};
 pub use connection::{Connection, ConnectionBuilder, connect};
@@ -42,6 +43,7 @@ pub use ending::{Closed, Drained};
 pub use endpoint::{Address, Endpoint, EndpointError, Options, ToEndpoint};
 pub use error::{OpenError, ServeError};
 pub use local::{Direct, IntoLocal, bounded, local};
+#[doc(hidden)]
 pub use server::{Server, ServerBuilder};
 pub use session::{Session, SessionBuilder};
 pub use stream::{BoxFuture, Connected, Incoming, Listener};

@@ -29,7 +29,8 @@ pub(crate) enum Stream {
 const SLICES: usize = 16;
 
 impl Stream {
-    fn io(&mut self) -> Pin<&mut dyn Io> {
+    /// Whatever it is, to read and write.
+    pub(crate) fn io(&mut self) -> Pin<&mut dyn Io> {
         match self {
             Self::Any(io) => Pin::new(&mut **io),
             Self::Chunks(chunks) => Pin::new(chunks),
@@ -54,37 +55,6 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Any(io) => io.is_write_vectored(),
-            Self::Chunks(chunks) => chunks.is_write_vectored(),
-        }
-    }
-}
-
 /// A connected byte stream, and who is on its other end.
 ///
 /// The protocol runs over every stream that is reliable and ordered. Vectored writes should be real ones
@@ -98,6 +68,44 @@ impl Connected {
     /// A stream, for example of a transport that is not built in.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
         Self { io: Stream::Any(Box::new(io)), peer }
+    }
+}
+
+impl Connected {
+    /// Who is on the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl AsyncRead for Connected {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.io.io().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connected {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.io().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.io().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.io.io().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Stream::Any(io) => io.is_write_vectored(),
+            Stream::Chunks(chunks) => chunks.is_write_vectored(),
+        }
     }
 }
 
@@ -125,8 +133,8 @@ impl Incoming {
         Self(Box::pin(setting_up))
     }
 
-    /// The stream.
-    pub(crate) fn connected(self) -> BoxFuture<'static, io::Result<Connected>> {
+    /// Waits until it is there.
+    pub fn connected(self) -> BoxFuture<'static, io::Result<Connected>> {
         self.0
     }
 }
@@ -150,4 +158,14 @@ pub trait Listener: Send + 'static {
 
     /// Where it listens, with the port that was bound.
     fn endpoint(&self) -> Endpoint;
+}
+
+impl Listener for Box<dyn Listener> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Incoming>> {
+        (**self).accept()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        (**self).endpoint()
+    }
 }

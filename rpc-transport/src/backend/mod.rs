@@ -7,8 +7,35 @@ mod tcp;
 
 use std::io;
 
-use crate::endpoint::{Address, Endpoint};
+use crate::endpoint::{Address, Endpoint, ToEndpoint};
+use crate::error::{OpenError, ServeError};
 use crate::stream::{Connected, Listener};
+
+/// Connects, and speaks no word: the bare stream, for those who put something of their own around it before they hand it to
+/// [`ConnectionBuilder::open_over`](crate::ConnectionBuilder::open_over), or who speak the protocol by hand.
+///
+/// # Errors
+/// [`OpenError::Endpoint`] and [`OpenError::Unreachable`]. There is no time limit.
+///
+/// # Cancel safety
+/// Dropping the future gives the connection up.
+pub async fn dial(endpoint: impl ToEndpoint) -> Result<Connected, OpenError> {
+    let endpoint = endpoint.to_endpoint()?;
+    connect(&endpoint).await.map_err(|error| OpenError::unreachable(endpoint, &error))
+}
+
+/// Starts to listen, and serves nobody: the counterpart of [`dial`], for a listener of one's own around it, which
+/// [`ServerBuilder::serve`](crate::ServerBuilder::serve) takes.
+///
+/// # Errors
+/// [`ServeError::Endpoint`] and [`ServeError::Listen`].
+///
+/// # Cancel safety
+/// Dropping the future listens nowhere.
+pub async fn bind(endpoint: impl ToEndpoint) -> Result<Box<dyn Listener>, ServeError> {
+    let endpoint = endpoint.to_endpoint()?;
+    listen(&endpoint).await.map_err(|source| ServeError::Listen { endpoint, source })
+}
 
 /// Connects.
 pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Connected> {

@@ -353,10 +353,10 @@ impl Driver {
             self.link.lock().out.swap(&mut last);
             let mut bytes = Vec::with_capacity(last.len());
             last.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
-            self.io.write_all(&bytes).await?;
-            self.io.shutdown().await?;
+            self.io.io().write_all(&bytes).await?;
+            self.io.io().shutdown().await?;
             let mut rest = [0; 4096];
-            while self.io.read(&mut rest).await? > 0 {}
+            while self.io.io().read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         };
         // What goes wrong here concerns nobody any more.

@@ -1,7 +1,6 @@
 //! The reading half of a turn: bytes in, frames to their sessions, calls to their handlers.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -10,7 +9,7 @@ use rpc_core::code::Code;
 use rpc_core::proto::outbox::SessionSlot;
 use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, SessionEvent, Time};
 use rpc_core::wire::frame::{Frame, Reason};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 
 use super::{Driver, Entry, HANDLERS_PER_TURN, READ_BUFFER, min};
 use crate::error::OpenError;
@@ -30,7 +29,7 @@ impl Driver {
                 return Ok(());
             }
             let mut buffer = ReadBuf::new(self.input.space());
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+            match self.io.io().poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Ready(Ok(())) => {}

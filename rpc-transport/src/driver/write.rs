@@ -1,12 +1,10 @@
 //! The writing half of a turn: turns of the sessions, the swap, the socket.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use rpc_core::proto::outbox::{BATCH, Lane, SessionSlot};
 use rpc_core::proto::{ConnectionError, Time};
-use tokio::io::AsyncWrite;
 
 use super::Driver;
 use crate::state::fire;
@@ -48,7 +46,7 @@ impl Driver {
                 Poll::Pending => return self.blocked(cx, now),
             }
             if self.written == self.output.len() {
-                match Pin::new(&mut self.io).poll_flush(cx) {
+                match self.io.io().poll_flush(cx) {
                     Poll::Ready(result) => result?,
                     Poll::Pending => return self.blocked(cx, now),
                 }

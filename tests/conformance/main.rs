@@ -1,0 +1,10 @@
+//! The conformance suite (conformance/README.md) against this implementation: every script over every backend, the vectors
+//! against the encoders and decoders, and the proof that a wrong implementation is noticed.
+
+#[path = "../../conformance/runner/mod.rs"]
+mod runner;
+
+mod coverage;
+mod sabotage;
+mod scripts;
+mod vectors;
