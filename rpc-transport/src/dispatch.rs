@@ -33,14 +33,19 @@ const SAMPLE: u32 = 16;
 /// So many slow calls in a row make a method slow: one alone may have been the machine's doing.
 const SLOW_STREAK: u32 = 3;
 
-/// The services of a listener, by name.
+/// The services of a listener, by name and by number.
 #[derive(Default)]
-pub(crate) struct Services(HashMap<&'static str, Arc<Offered>>);
+pub(crate) struct Services {
+    offered: Vec<Arc<Offered>>,
+    by_name: HashMap<&'static str, usize>,
+}
 
 /// A service as it is offered.
 pub(crate) struct Offered {
     pub(crate) service: Arc<dyn Service>,
     pub(crate) info: &'static ServiceInfo,
+    /// Its number on this side.
+    pub(crate) index: u64,
     /// Whether peers are trusted not to send messages that are expensive to decode.
     pub(crate) trusted: bool,
     methods: Vec<MethodState>,
@@ -84,7 +89,9 @@ impl Services {
         for Offer { service, trusted } in offers {
             let info = service.info();
             let methods = info.methods.iter().map(MethodState::new).collect();
-            if services.0.insert(info.name, Arc::new(Offered { service, info, trusted, methods })).is_some() {
+            let index = services.offered.len();
+            services.offered.push(Arc::new(Offered { service, info, index: index as u64, trusted, methods }));
+            if services.by_name.insert(info.name, index).is_some() {
                 return Err(format!("two services are named `{}`: give one of the traits another name", info.name));
             }
         }
@@ -92,16 +99,21 @@ impl Services {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.offered.is_empty()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Offered>> {
-        self.0.get(name)
+        self.offered.get(*self.by_name.get(name)?)
+    }
+
+    /// The one with a number.
+    pub(crate) fn at(&self, index: u64) -> Option<&Arc<Offered>> {
+        self.offered.get(usize::try_from(index).ok()?)
     }
 
     /// The names, for the refusal of an unknown one.
     pub(crate) fn names(&self) -> String {
-        let mut names: Vec<&str> = self.0.keys().copied().collect();
+        let mut names: Vec<&str> = self.by_name.keys().copied().collect();
         names.sort_unstable();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Link {
     state: Mutex<LinkState>,
     /// Where handlers and senders of streams run.
     pub(crate) runtime: Handle,
-    pub(crate) peer: Peer,
+    pub(crate) peer: Arc<Peer>,
     pub(crate) limits: Limits,
     /// In which the sessions of this side may be opened.
     pub(crate) codecs: Vec<Codec>,
@@ -78,7 +78,7 @@ impl Link {
     pub(crate) fn new(peer: Peer, limits: Limits, codecs: Vec<Codec>, runtime: Handle) -> Arc<Self> {
         let out = Outbox::new(limits.connection_window);
         let state = LinkState { out, commands: Vec::new(), driver: None, closed: None, cut: 0 };
-        let state = Mutex::new(state);
+        let (state, peer) = (Mutex::new(state), Arc::new(peer));
         Arc::new(Self { state, runtime, peer, limits, codecs, ended: Notify::new(), handlers: AtomicU64::new(0) })
     }
 
@@ -273,7 +273,7 @@ fn register(place: &mut Option<Waker>, waker: &Waker) {
 /// The part of a session that everybody reaches.
 pub(crate) struct SessionState {
     core: Mutex<SessionCore>,
-    peer: Peer,
+    peer: Arc<Peer>,
     /// Told when the session is over.
     over: Notify,
 }
@@ -312,7 +312,7 @@ impl Wake {
 
 impl SessionState {
     pub(crate) fn new(proto: Session<Slot>, link: Arc<Link>) -> Arc<Self> {
-        let peer = link.peer.clone();
+        let peer = Arc::clone(&link.peer);
         let core = SessionCore { proto, link: Some(link), forgotten: false, ended: None };
         Arc::new(Self { core: Mutex::new(core), peer, over: Notify::new() })
     }

@@ -14,6 +14,11 @@ impl SendCredit {
         Self { max: window, used: 0 }
     }
 
+    /// Credit as it was: `max` announced, `used` taken.
+    pub const fn resumed(max: u64, used: u64) -> Self {
+        Self { max, used }
+    }
+
     /// The highest maximum announced by the peer.
     #[inline]
     pub const fn max(&self) -> u64 {
@@ -135,6 +140,11 @@ impl RecvCredit {
     /// Credit of `window` bytes, known to the peer from the start.
     pub const fn new(window: u64) -> Self {
         Self { grant: Grant::new(window) }
+    }
+
+    /// Credit as it was: `max` announced, `received` received and released.
+    pub const fn resumed(window: u64, max: u64, received: u64) -> Self {
+        Self { grant: Grant { window, max, released: received, received } }
     }
 
     /// Counts `n` received bytes.

@@ -27,5 +27,5 @@ pub use error::{ConnectionError, ExchangeFault, Origin, ProtocolError};
 pub use exchange::{AnswerKind, Body};
 pub use input::Input;
 pub use outbox::Outbox;
-pub use session::{Answer, Closed, Items, Link, OpenCommand, Session, SessionEvent};
+pub use session::{Answer, Closed, Items, Link, OpenCommand, Resting, Session, SessionEvent};
 pub use time::Time;

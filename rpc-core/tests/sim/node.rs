@@ -30,6 +30,17 @@ pub(crate) enum Event {
     Expired(usize, ExchangeKey, Side),
 }
 
+impl Attached {
+    /// A session with nothing under way is written down and woken again: nobody may notice.
+    fn nap(&mut self, limits: &Limits) {
+        if let Some(resting) = self.core.rest(&[]) {
+            let (mut woken, []) = Session::wake(&resting, self.core.side(), limits.session());
+            woken.attach(self.core.link().expect("it is attached"));
+            self.core = woken;
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) connection: Connection,
@@ -148,6 +159,7 @@ impl Node {
                 Some(ConnectionEvent::Frame { slot, frame }) => {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("aliases lead to sessions");
+                    attached.nap(&self.limits);
                     match attached.core.handle_frame(&frame, now, || u64::MAX) {
                         Ok(event) => {
                             if matches!(event, Some(SessionEvent::Aborted(_))) {

@@ -9,6 +9,7 @@
 
 mod read;
 mod sessions;
+mod table;
 mod write;
 
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
 use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::Stream;
+use table::Sessions;
 use write::{Batching, Written};
 
 /// The receive buffer at first, in bytes: a HELLO of any length, and S_OPEN behind it. Connections that only ever carry a
@@ -48,6 +50,9 @@ const HANDLERS_PER_TURN: u32 = 32;
 
 /// Turns full of handlers after which their answers are written even if more calls wait.
 const TURNS_UNWRITTEN: u32 = 4;
+
+/// How long nothing has to happen in a session before it is laid to rest; at the next ring of the timer behind it.
+const REST: Duration = Duration::from_secs(10);
 
 /// How long a closed connection waits for the other end to let go, so that its last bytes are not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -66,8 +71,9 @@ pub(crate) struct Driver {
     limits: Limits,
     link: Arc<Link>,
     services: Arc<Services>,
-    sessions: Vec<Option<Entry>>,
-    free: Vec<u32>,
+    sessions: Sessions,
+    /// When idle sessions are laid to rest next.
+    rest_at: Time,
     /// Sessions of this side that wait for others to close.
     waiting: VecDeque<Opening>,
     connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
@@ -111,6 +117,8 @@ struct Entry {
     decoding: Decoding,
     /// Whoever waits for the peer's S_ACCEPT.
     opening: Option<oneshot::Sender<Result<SessionAccept, OpenError>>>,
+    /// How many frames had come and gone when idle sessions were last looked for.
+    seen: (u64, u64),
 }
 
 /// What a driver starts with.
@@ -132,8 +140,8 @@ impl Driver {
             connection: Connection::new(handshake, limits.clone(), now),
             link,
             services,
-            sessions: Vec::new(),
-            free: Vec::new(),
+            sessions: Sessions::default(),
+            rest_at: now.after(REST),
             waiting: VecDeque::new(),
             connected,
             input: Input::new(FIRST_BUFFER),
@@ -235,6 +243,10 @@ impl Driver {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.expire(now);
         }
+        if now >= self.rest_at {
+            self.rest_at = now.after(REST);
+            self.lay_to_rest();
+        }
         let stall = self.stalled.map(|since| since.after(self.limits.write_stall));
         if self.draining.is_some_and(|until| now >= until) {
             return Err(ConnectionError::Closed);
@@ -260,7 +272,7 @@ impl Driver {
 
     /// Puts times to a session's new deadlines.
     fn stamp(&mut self, slot: SessionSlot, now: Time) {
-        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+        if let Some(entry) = self.sessions.get(slot) {
             let mut core = entry.state.lock();
             core.proto.stamp(now);
             self.deadline = min(self.deadline, core.proto.next_deadline());
@@ -270,7 +282,7 @@ impl Driver {
     /// Ends what is overdue, in every session.
     fn expire(&mut self, now: Time) {
         self.deadline = None;
-        for entry in self.sessions.iter().flatten() {
+        for entry in self.sessions.awake() {
             let mut expired = Vec::new();
             let mut core = entry.state.lock();
             core.proto.handle_deadlines(now, |key, opener| expired.push((key, opener)));
@@ -292,7 +304,7 @@ impl Driver {
     /// Tells everyone who waits for anything of this connection.
     fn finish(&mut self, error: &ConnectionError) {
         // Sessions are locked before the connection.
-        let cut = self.sessions.iter().flatten().map(|entry| entry.state.lock().proto.live() as u64).sum();
+        let cut = self.sessions.awake().map(|entry| entry.state.lock().proto.live() as u64).sum();
         let commands = {
             let mut state = self.link.lock();
             if state.closed.is_some() {
@@ -312,8 +324,8 @@ impl Driver {
         if *error == ConnectionError::Closed && self.connection.is_open() {
             self.abort_callers();
         }
-        for slot in 0..self.sessions.len() as u32 {
-            self.end_session(SessionSlot(slot), reason.clone(), Some(error.clone().into()), error.is_orderly());
+        for slot in self.sessions.slots() {
+            self.end_session(slot, reason.clone(), Some(error.clone().into()), error.is_orderly());
         }
         for command in commands {
             if let Command::Open(opening) = command {

@@ -61,7 +61,10 @@ impl Driver {
             let Some(event) = self.connection.next_event(now, &mut self.input)? else { break };
             match event {
                 ConnectionEvent::Frame { slot, frame } => {
-                    if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+                    if self.sessions.get(slot).is_none() {
+                        self.sessions.wake(slot, &self.connection, &self.limits, &self.services, &self.link);
+                    }
+                    if let Some(entry) = self.sessions.get(slot) {
                         let mut turn = FrameTurn {
                             link: &self.link,
                             wakers: &mut self.wakers,
@@ -119,7 +122,7 @@ impl Driver {
     pub(super) fn session_event(&mut self, slot: SessionSlot, event: SessionEvent) {
         match event {
             SessionEvent::Aborted(reason) => {
-                if let Some(Some(entry)) = self.sessions.get(slot.0 as usize) {
+                if let Some(entry) = self.sessions.get(slot) {
                     self.connection.forget(entry.sid);
                 }
                 self.end_session(slot, reason, None, false);
@@ -132,7 +135,7 @@ impl Driver {
 
     /// The peer broke the rules of one session: that session ends, and says why.
     pub(super) fn abort(&mut self, slot: SessionSlot, error: &ProtocolError) {
-        let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
+        let Some(entry) = self.sessions.get(slot) else { return };
         let abort = entry.state.lock().proto.abort(error.reason.clone());
         self.connection.abort(entry.sid, &abort);
         self.end_session(slot, error.reason.clone(), None, false);

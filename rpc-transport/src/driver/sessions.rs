@@ -6,16 +6,18 @@ use rpc_core::code::Code;
 use rpc_core::codec::{Codec, DecodeLimits, nothing_in_common};
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{Link as Place, ProtocolError, Session, Time};
+use rpc_core::proto::{Connection, Limits, Link as Place, ProtocolError, Session, Time};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::{GoAway, Reason};
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
+use super::table::{OWN, Sessions};
 use super::{Driver, Entry, min};
 use crate::clock;
+use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
-use crate::state::{Opening, SessionState, fire};
+use crate::state::{Link, Opening, SessionState, Slot, fire};
 
 /// Room that S_ACCEPT takes beside its list of methods, in bytes.
 const LIST_ROOM: usize = 256;
@@ -23,19 +25,6 @@ const LIST_ROOM: usize = 256;
 impl Driver {
     pub(super) fn link_of(&self, slot: SessionSlot, sid: Sid) -> Place {
         Place { slot, sid: self.connection.on_wire(sid) }
-    }
-
-    pub(super) fn place(&mut self, entry: Entry) -> SessionSlot {
-        if let Some(slot) = self.free.pop() {
-            self.sessions[slot as usize] = Some(entry);
-            return SessionSlot(slot);
-        }
-        self.sessions.push(Some(entry));
-        SessionSlot(self.sessions.len() as u32 - 1)
-    }
-
-    pub(super) fn next_slot(&self) -> SessionSlot {
-        SessionSlot(self.free.last().copied().unwrap_or(self.sessions.len() as u32))
     }
 
     /// Opens a session of this side, or lets it wait for one that is closing: the peer counts a session until both sides
@@ -46,7 +35,7 @@ impl Driver {
             return self.open_session(opening.session, &opening.open, opening.done);
         }
         let closing = |entry: &Entry| entry.offered.is_none() && entry.state.lock().proto.is_closing();
-        if self.sessions.iter().flatten().any(closing) {
+        if self.sessions.awake().any(closing) {
             return self.waiting.push_back(opening);
         }
         let text = format!("the peer allows {limit} sessions at a time on a connection, and as many are open");
@@ -59,11 +48,11 @@ impl Driver {
         open: &SessionOpen,
         done: oneshot::Sender<Result<SessionAccept, OpenError>>,
     ) {
-        match self.connection.open(self.next_slot(), open) {
+        match self.connection.open(self.sessions.next_slot(), open) {
             Ok(sid) => {
                 // What the acceptor grants is known with its answer; until then nothing is decoded.
                 let decoding = Decoding { codec: Codec::Postcard, limits: None };
-                self.place(Entry { state, sid, offered: None, decoding, opening: Some(done) });
+                self.sessions.insert(Entry { state, sid, offered: None, decoding, opening: Some(done), seen: (0, 0) });
                 self.flush_connection();
             }
             Err(reason) => {
@@ -73,9 +62,9 @@ impl Driver {
     }
 
     pub(super) fn session_accepted(&mut self, slot: SessionSlot, accept: SessionAccept) {
-        let Some(sid) = self.sessions.get(slot.0 as usize).and_then(Option::as_ref).map(|entry| entry.sid) else { return };
+        let Some(sid) = self.sessions.get(slot).map(|entry| entry.sid) else { return };
         let place = self.link_of(slot, sid);
-        let Some(Some(entry)) = self.sessions.get_mut(slot.0 as usize) else { return };
+        let Some(entry) = self.sessions.get_mut(slot) else { return };
         let wake = {
             let mut core = entry.state.lock();
             core.proto.granted(accept.windows);
@@ -90,7 +79,7 @@ impl Driver {
 
     /// The peer opens a session.
     pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen) {
-        let Some(offered) = self.services.get(&open.service).cloned() else {
+        let Some(offered) = self.services.get(&open.service) else {
             let text = format!("no service is named `{}` here; there is: {}", open.service, self.services.names());
             return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
         };
@@ -107,21 +96,42 @@ impl Driver {
             let text = format!("the sides' methods differ, and the {} here do not fit a frame of the peer's", info.methods.len());
             return self.connection.reject(sid, Reason::new(Code::TOO_LARGE, text));
         }
-        let slot = self.next_slot();
+        let slot = self.sessions.next_slot();
         let mut proto = Session::new(Side::Acceptor, self.limits.session());
         proto.granted(open.windows);
-        proto.attach(self.link_of(slot, sid));
-        let state = SessionState::new(proto, self.link.clone());
-        let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
-        self.place(Entry { state, sid, offered: Some(offered), decoding: Decoding { codec, limits }, opening: None });
+        // It wakes with its first frame, which may never come.
+        match proto.rest(&[sid.0, offered.index, u64::from(codec.wire_id())]) {
+            Some(resting) => self.sessions.insert_resting(resting),
+            None => {
+                proto.attach(self.link_of(slot, sid));
+                self.sessions.insert(accepted(proto, sid, offered, codec, &self.link));
+            }
+        }
         let accept = SessionAccept { codec: codec.wire_id(), windows: self.limits.windows(), methods };
         self.connection.accept(sid, slot, &accept);
+    }
+
+    /// Lays sessions to rest in which nothing has happened since the last look, and of which nobody has a handle. Their
+    /// peers opened them, so that only a frame of theirs can wake them.
+    pub(super) fn lay_to_rest(&mut self) {
+        self.sessions.lay_to_rest(|entry| {
+            let offered = entry.offered.as_ref()?;
+            if Arc::strong_count(&entry.state) > 1 || Arc::weak_count(&entry.state) > 0 {
+                return None;
+            }
+            let core = entry.state.lock();
+            let counts = core.proto.counts();
+            if std::mem::replace(&mut entry.seen, counts) != counts {
+                return None;
+            }
+            core.proto.rest(&[entry.sid.0, offered.index, u64::from(entry.decoding.codec.wire_id())])
+        });
     }
 
     /// A session has closed in good order.
     pub(super) fn forget(&mut self, slot: SessionSlot) {
         // The place may have gone to another session since this was asked for.
-        if let Some(Some(entry)) = self.sessions.get(slot.0 as usize)
+        if let Some(entry) = self.sessions.get(slot)
             && entry.state.lock().proto.is_finished()
         {
             self.connection.forget(entry.sid);
@@ -141,7 +151,10 @@ impl Driver {
         let deadline_ms = (until.since(now).as_millis() as u64).max(1);
         self.connection.go_away(&GoAway { deadline_ms, reason: Reason::new(Code::NO_ERROR, "") });
         self.flush_connection();
-        self.sessions.iter().flatten().for_each(|entry| entry.state.act(|session| session.close()));
+        for slot in self.sessions.slots() {
+            self.sessions.wake(slot, &self.connection, &self.limits, &self.services, &self.link);
+        }
+        self.sessions.awake().for_each(|entry| entry.state.act(|session| session.close()));
         self.reject_waiting();
     }
 
@@ -154,9 +167,8 @@ impl Driver {
 
     /// Ends a session on behalf of the application here.
     pub(super) fn abort_session(&mut self, session: &Arc<SessionState>, reason: Reason) {
-        let known = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| Arc::ptr_eq(&entry.state, session));
-        if let Some(slot) = self.sessions.iter().position(known) {
-            self.abort(SessionSlot(slot as u32), &ProtocolError { reason });
+        if let Some(slot) = self.sessions.find(session) {
+            self.abort(slot, &ProtocolError { reason });
         }
     }
 
@@ -165,7 +177,7 @@ impl Driver {
     pub(super) fn abort_callers(&mut self) {
         let text =
             if self.draining.is_some() { "the peer went away, and its time is up" } else { "the peer closed the connection" };
-        for entry in self.sessions.iter().flatten().filter(|entry| entry.offered.is_some()) {
+        for entry in self.sessions.awake().filter(|entry| entry.offered.is_some()) {
             let mut core = entry.state.lock();
             if core.proto.live() > 0 {
                 let abort = core.proto.abort(Reason::new(Code::CLOSED, text));
@@ -175,8 +187,7 @@ impl Driver {
     }
 
     pub(super) fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
-        let Some(entry) = self.sessions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
-        self.free.push(slot.0);
+        let Some(entry) = self.sessions.remove(slot) else { return };
         // Detached, it asks for no turn any more; and where it stood, the next session in its slot must not be found.
         entry.state.lock().proto.detach();
         self.link.lock().out.forget(slot);
@@ -191,4 +202,34 @@ impl Driver {
             }
         }
     }
+}
+
+impl Sessions {
+    /// Wakes a session, if it is at rest.
+    #[cold]
+    pub(super) fn wake(
+        &mut self,
+        slot: SessionSlot,
+        connection: &Connection,
+        limits: &Limits,
+        services: &Services,
+        link: &Arc<Link>,
+    ) {
+        let Some(resting) = self.resting(slot) else { return };
+        let (mut proto, [sid, service, codec]) = Session::wake::<OWN>(resting, Side::Acceptor, limits.session());
+        let sid = Sid(sid);
+        let (Some(offered), Some(codec)) = (services.at(service), u8::try_from(codec).ok().and_then(Codec::from_wire_id)) else {
+            unreachable!("it was accepted for a service and in a codec of this side");
+        };
+        proto.attach(Place { slot, sid: connection.on_wire(sid) });
+        let entry = accepted(proto, sid, offered, codec, link);
+        self.woken(slot, entry);
+    }
+}
+
+/// The entry of a session that the peer opened.
+fn accepted(proto: Session<Slot>, sid: Sid, offered: &Arc<Offered>, codec: Codec, link: &Arc<Link>) -> Entry {
+    let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
+    let (state, seen) = (SessionState::new(proto, link.clone()), (0, 0));
+    Entry { state, sid, offered: Some(offered.clone()), decoding: Decoding { codec, limits }, opening: None, seen }
 }

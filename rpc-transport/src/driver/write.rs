@@ -124,7 +124,7 @@ impl Driver {
     }
 
     pub(super) fn take_turn(&mut self, slot: SessionSlot, lane: Lane) {
-        let Some(Some(entry)) = self.sessions.get(slot.0 as usize) else { return };
+        let Some(entry) = self.sessions.get(slot) else { return };
         let mut core = entry.state.lock();
         core.proto.transmit(lane, &mut self.link.lock().out);
         core.drained(&mut self.wakers);

@@ -12,6 +12,7 @@ mod close;
 mod commands;
 mod deadlines;
 mod receive;
+mod rest;
 mod ring;
 mod take;
 mod transmit;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use close::Closed;
 use close::Closing;
+pub use rest::Resting;
 use ring::{Ring, Size};
 
 use crate::code::Code;
@@ -241,6 +243,11 @@ impl<U> Session<U> {
     pub fn detach(&mut self) {
         self.link = None;
         (self.control_queued, self.data_queued, self.blocked_at, self.stamp_wanted) = (false, false, None, false);
+    }
+
+    /// Whether it was opened from here.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Where it is attached.
