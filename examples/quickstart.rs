@@ -18,7 +18,8 @@ const USAGE: &str = "usage: quickstart                         server and client
        quickstart FILE...                 the same on other files
        quickstart serve ENDPOINT          the server: prints where it listens, serves until ctrl-c
        quickstart count ENDPOINT FILE...  the client
-ENDPOINT is tcp://HOST:PORT; for port 0 the server takes any free port.";
+ENDPOINT is tcp://HOST:PORT, for port 0 of which the server takes any free port; between the processes of one machine
+also local://NAME, unix:///PATH or pipe://NAME.";
 
 /// Files under way at a time. A server takes 128 sessions on a connection unless its limits say otherwise.
 const FILES_AT_A_TIME: usize = 32;

@@ -124,9 +124,9 @@ pub use rpc_macros::service;
 #[cfg(feature = "tower")]
 pub use rpc_transport::tower;
 pub use rpc_transport::{
-    Address, BoxFuture, Call, Closed, Connected, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError, Incoming,
-    Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, bind, connect, dial,
-    local,
+    Activated, Address, BoxFuture, Call, Closed, Connected, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError,
+    Incoming, Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, activated,
+    bind, connect, dial, local,
 };
 
 /// ```

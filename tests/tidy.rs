@@ -25,10 +25,10 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs"],
-    &["ending", "error", "layered", "stream"],
-    &["state", "backend/memory", "backend/pipe", "backend/tcp"],
-    &["backend"],
+    &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs", "backend/files"],
+    &["ending", "error", "layered", "stream", "backend/users"],
+    &["state", "backend/fifo", "backend/memory", "backend/pipe", "backend/tcp", "backend/unix"],
+    &["backend", "backend/activation"],
     &["handle", "handler", "local"],
     &["dispatch"],
     &["driver"],

@@ -54,7 +54,6 @@ impl Acceptor {
             self.input.advance(n);
             bytes = &bytes[n..];
             self.connection.heard(self.now);
-            self.connection.flush(&mut self.out);
             loop {
                 match self.connection.next_event(self.now, &mut self.input)? {
                     None => break,
@@ -76,7 +75,7 @@ impl Acceptor {
     fn written(&mut self) -> Vec<u8> {
         self.connection.flush(&mut self.out);
         let mut output = Output::default();
-        self.out.swap(&mut output);
+        self.connection.take_batch(&mut self.out, &mut output);
         let mut bytes = Vec::new();
         output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
         bytes
@@ -299,6 +298,21 @@ fn bytes_at_the_connections_credit_pass_and_one_more_ends_it() {
     let data = |len| frame(exchange_head(kind::DATA, 0, Some(Sid(0)), Xid(0)), &vec![0; len]);
     assert_eq!(acceptor.feed(&data(984)).unwrap(), ["0xa1 for 0"]);
     assert_eq!(acceptor.feed(&data(16)).unwrap(), ["0xa1 for 0"]);
+    assert_eq!(code_of(acceptor.feed(&data(1))), Code::FLOW);
+}
+
+/// What a batch announces holds from then on, whether or not anything was written since.
+#[test]
+fn bytes_within_what_was_announced_pass_at_once() {
+    let mut limits = Limits::default();
+    limits.connection_window = 1000;
+    let mut acceptor = Acceptor::open(limits);
+    acceptor.feed(&open_session(0)).unwrap();
+    acceptor.written();
+    let data = |len| frame(exchange_head(kind::DATA, 0, Some(Sid(0)), Xid(0)), &vec![0; len]);
+    acceptor.feed(&data(600)).unwrap();
+    assert_eq!(acceptor.written()[0], kind::MAX_CONN_DATA);
+    assert_eq!(acceptor.feed(&data(1000)).unwrap(), ["0xa1 for 0"]);
     assert_eq!(code_of(acceptor.feed(&data(1))), Code::FLOW);
 }
 

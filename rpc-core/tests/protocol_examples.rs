@@ -369,7 +369,7 @@ impl End {
             self.session.transmit(lane, &mut self.out);
         }
         let (mut output, mut bytes) = (Output::default(), Vec::new());
-        self.out.swap(&mut output);
+        self.connection.take_batch(&mut self.out, &mut output);
         output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
         let expected: Vec<u8> = labels.iter().flat_map(|label| block(label)).collect();
         assert_eq!(hex(&bytes), hex(&expected), "{labels:?}");
@@ -498,13 +498,13 @@ fn two_real_ends_write_the_other_exchanges_of_the_document() {
     server.session.answer_now(call, Vec::new().into(), false, &mut server.out);
     server.session.flush(&mut server.out);
     let mut output = Output::default();
-    server.out.swap(&mut output);
+    server.connection.take_batch(&mut server.out, &mut output);
     client.hears(output.single().expect("nothing here is shared"));
     assert_eq!(client.session.take_answer(put), Answer::Message(Vec::new()));
 
     let get = client.calls("get", None, b"\x03key", AnswerKind::One);
     let mut output = Output::default();
-    client.out.swap(&mut output);
+    client.connection.take_batch(&mut client.out, &mut output);
     let call = opened(&server.hears(output.single().expect("nothing here is shared")));
     client.session.release(get);
     server.hears(&client.says(&["cancel"]));

@@ -35,7 +35,7 @@ mod stream;
 pub mod tower;
 
 pub use actor::Actor;
-pub use backend::{bind, dial};
+pub use backend::{Activated, activated, bind, dial};
 pub use call::Call;
 pub use channel::{Backend, Channel, Client, describe};
 pub use connection::{Connection, ConnectionBuilder, connect};

@@ -1,5 +1,6 @@
-//! One list of cases for every way to reach a service: over TCP with many sessions or one, over memory, and directly; over
-//! each of the connections in every codec; and reversed, where the side that listens calls the side that connected.
+//! One list of cases for every way to reach a service: over TCP with many sessions or one, over Unix sockets and FIFOs, over
+//! memory, and directly; over some of these in every codec; and reversed, where the side that listens calls the side that
+//! connected.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,6 +18,7 @@ use crate::lab::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "some are there on Unix alone"))]
 enum Target {
     Tcp,
     TcpSingle,
@@ -26,6 +28,12 @@ enum Target {
     /// The side that listens calls, over TCP and over memory.
     TcpReversed,
     MemoryReversed,
+    Unix,
+    UnixSingle,
+    UnixReversed,
+    Fifo,
+    FifoSingle,
+    FifoReversed,
     Local,
     Layered,
 }
@@ -36,12 +44,17 @@ impl Target {
     }
 
     fn is_reversed(self) -> bool {
-        matches!(self, Self::TcpReversed | Self::MemoryReversed)
+        matches!(self, Self::TcpReversed | Self::MemoryReversed | Self::UnixReversed | Self::FifoReversed)
+    }
+
+    /// One session alone on its connection.
+    fn is_single(self) -> bool {
+        matches!(self, Self::TcpSingle | Self::UnixSingle | Self::FifoSingle)
     }
 
     /// Whether a handler can call its caller back: both sides offer the service then.
     fn calls_back(self) -> bool {
-        !matches!(self, Self::TcpSingle | Self::Local)
+        !self.is_single() && self != Self::Local
     }
 
     fn endpoint(self) -> String {
@@ -50,10 +63,14 @@ impl Target {
             return crate::windows_pipes::fresh();
         }
         static NAMES: AtomicU64 = AtomicU64::new(0);
-        if self.is_memory() {
-            format!("mem://cases-{}", NAMES.fetch_add(1, Ordering::Relaxed))
-        } else {
-            "tcp://127.0.0.1:0".to_owned()
+        let n = NAMES.fetch_add(1, Ordering::Relaxed);
+        let here = format!("cases-{}-{n}", std::process::id());
+        match self {
+            Self::Memory | Self::MemoryReversed => format!("mem://cases-{n}"),
+            Self::Unix | Self::UnixReversed => format!("unix://{}", std::env::temp_dir().join(here).display()),
+            Self::UnixSingle => format!("local://{here}"),
+            Self::Fifo | Self::FifoSingle | Self::FifoReversed => format!("pipe://{here}"),
+            _ => "tcp://127.0.0.1:0".to_owned(),
         }
     }
 }
@@ -100,8 +117,8 @@ impl Rig {
         let builder = Connection::builder().limits(limits);
         let connection = match target {
             // Postcard is what nobody asks for.
-            Target::TcpSingle if codec == Codec::Postcard => builder.single_session(),
-            Target::TcpSingle => builder.single_session().codecs([codec, Codec::Postcard]),
+            _ if target.is_single() && codec == Codec::Postcard => builder.single_session(),
+            _ if target.is_single() => builder.single_session().codecs([codec, Codec::Postcard]),
             Target::Tcp | Target::TcpReversed => builder.service(service).codecs([codec]),
             _ => builder.service(service),
         };
@@ -168,6 +185,18 @@ macro_rules! cases {
         cases!(@target memory_reversed, MemoryReversed, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_reversed_json, TcpReversed, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_reversed_json, MemoryReversed, Json, 2, $($(#[$attr])* $case,)*);
+        #[cfg(unix)]
+        cases!(@target unix, Unix, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(unix)]
+        cases!(@target unix_single_session, UnixSingle, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(unix)]
+        cases!(@target unix_reversed, UnixReversed, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        cases!(@target fifo, Fifo, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        cases!(@target fifo_single_session, FifoSingle, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        cases!(@target fifo_reversed, FifoReversed, Postcard, 2, $($(#[$attr])* $case,)*);
         mod local {
             $(#[test] $(#[$attr])* fn $case() {
                 crate::harness::run(super::on(super::Target::Local, rpc::Codec::Postcard, super::$case));
@@ -643,6 +672,9 @@ async fn the_context_tells_peer_and_deadline(rig: Rig) {
         Target::Memory | Target::MemoryReversed => "mem://cases-",
         #[cfg(windows)]
         Target::Pipe => "pipe://",
+        Target::Unix | Target::UnixReversed => "unix:///",
+        Target::UnixSingle => "local://cases-",
+        Target::Fifo | Target::FifoSingle | Target::FifoReversed => "pipe://cases-",
         Target::Local => "local",
     };
     assert!(peer.starts_with(scheme), "{peer}");
@@ -785,7 +817,7 @@ fn cannot_call_back<T: std::fmt::Debug>(rig: &Rig, answer: rpc::Result<T>) {
     assert_eq!((fault.kind(), fault.may_have_run()), (FaultKind::Incompatible, true), "{error}");
     let why = match rig.target {
         // One session, and it is the caller's.
-        Target::TcpSingle => "in single-session mode a connection has one session",
+        _ if rig.target.is_single() => "in single-session mode a connection has one session",
         _ => "there is no connection to call back on",
     };
     assert!(error.to_string().contains(why), "{error}");

@@ -11,6 +11,8 @@ mod connections;
 mod decode_limits;
 mod dropped_at_every_poll;
 mod endings;
+#[cfg(all(unix, not(target_vendor = "apple")))]
+mod fifos;
 mod generic_services;
 mod harness;
 mod lab;
@@ -18,9 +20,13 @@ mod limits;
 mod listeners;
 mod local_services;
 mod macro_keys;
+#[cfg(unix)]
+mod processes;
 mod proxy;
 mod raw;
 mod regressions;
 mod tower;
+#[cfg(unix)]
+mod unix_sockets;
 #[cfg(windows)]
 mod windows_pipes;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::config::{Limits, SMALLEST_KEEPALIVE};
 use super::error::{ConnectionError, ProtocolError};
 use super::input::Input;
-use super::outbox::{Outbox, SessionSlot};
+use super::outbox::{Outbox, Output, SessionSlot};
 use super::table::DenseHasher;
 use super::time::Time;
 use crate::code::Code;
@@ -262,15 +262,20 @@ impl Connection {
         self.received
     }
 
-    /// Moves what waits here into the control lane, and credit both ways. The driver calls it once before it reads and
-    /// once before it writes.
+    /// Takes what is to be written, for `empty` in exchange. What that announces to the peer holds from now on.
+    #[inline]
+    pub fn take_batch(&mut self, out: &mut Outbox, empty: &mut Output) {
+        out.swap(empty);
+        self.allowed = out.grant().max();
+    }
+
+    /// Moves what waits here into the control lane, and tells what was received. The driver calls it before it writes.
     #[inline]
     pub fn flush(&mut self, out: &mut Outbox) {
         if self.needs_flush() {
             self.flush_now(out);
         }
         out.note_received(self.received);
-        self.allowed = out.grant().max();
     }
 
     fn flush_now(&mut self, out: &mut Outbox) {

@@ -378,7 +378,8 @@ impl Outbox {
     }
 
     /// Exchanges the bytes that wait for `empty`, with the control lane in front of everything that was added since the
-    /// last swap and with connection credit announced where it is due.
+    /// last swap and with connection credit announced where it is due. A connection's driver calls
+    /// [`Connection::take_batch`](super::Connection::take_batch), which remembers what was announced.
     pub fn swap(&mut self, empty: &mut Output) {
         debug_assert!(empty.is_empty());
         if self.grant.is_due() {

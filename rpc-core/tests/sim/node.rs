@@ -122,7 +122,10 @@ impl Node {
             self.input.advance(n);
             bytes = &bytes[n..];
             self.connection.heard(now);
-            self.connection.flush(&mut self.out);
+            // As a driver: credit is told once a turn, in `transmit`.
+            if self.connection.needs_flush() {
+                self.connection.flush(&mut self.out);
+            }
             self.handle(now, arriving).map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -186,7 +189,7 @@ impl Node {
         if *written == self.flushing.len() {
             self.flushing.clear();
             *written = 0;
-            self.out.swap(&mut self.flushing);
+            self.connection.take_batch(&mut self.out, &mut self.flushing);
         }
         let before = into.len();
         self.flushing.slices(*written, usize::MAX, |slice| {

@@ -1,11 +1,22 @@
 //! The backends: from an endpoint to a connected stream, and to a listener.
 
+mod activation;
 mod eyeballs;
+#[cfg(all(unix, not(target_vendor = "apple")))]
+mod fifo;
+#[cfg(unix)]
+mod files;
 mod memory;
 mod pipe;
 mod tcp;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+mod users;
 
 use std::io;
+
+pub use activation::{Activated, activated};
 
 use crate::endpoint::{Address, Endpoint, ToEndpoint};
 use crate::error::{OpenError, ServeError};
@@ -40,10 +51,17 @@ pub async fn bind(endpoint: impl ToEndpoint) -> Result<Box<dyn Listener>, ServeE
 /// Connects.
 pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Connected> {
     match endpoint.address() {
+        _ if endpoint.options().tls.is_some() => Err(absent(endpoint)),
         Address::Tcp { host, port } => tcp::connect(host, *port, endpoint.options()).await,
         Address::Memory { name } => memory::connect(name).await,
         #[cfg(windows)]
         Address::Pipe { name } | Address::Local { name } => pipe::connect(name, endpoint).await,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Address::Abstract { .. } => unix::connect(endpoint).await,
+        #[cfg(unix)]
+        Address::Unix { .. } | Address::Local { .. } => unix::connect(endpoint).await,
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        Address::Pipe { name } => fifo::connect(name, endpoint.options()).await,
         _ => Err(absent(endpoint)),
     }
 }
@@ -51,10 +69,17 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Connected> {
 /// Starts to listen.
 pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Box<dyn Listener>> {
     match endpoint.address() {
+        _ if endpoint.options().tls.is_some() => Err(absent(endpoint)),
         Address::Tcp { host, port } => Ok(Box::new(tcp::listen(host, *port, endpoint).await?)),
         Address::Memory { name } => Ok(Box::new(memory::listen(name)?)),
         #[cfg(windows)]
         Address::Pipe { name } | Address::Local { name } => Ok(Box::new(pipe::listen(name, endpoint).await?)),
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Address::Abstract { .. } => Ok(Box::new(unix::listen(endpoint).await?)),
+        #[cfg(unix)]
+        Address::Unix { .. } | Address::Local { .. } => Ok(Box::new(unix::listen(endpoint).await?)),
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        Address::Pipe { name } => Ok(Box::new(fifo::listen(name, endpoint)?)),
         _ => Err(absent(endpoint)),
     }
 }
@@ -62,6 +87,7 @@ pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Box<dyn Listener>>
 /// What this platform, or this build, does not have.
 fn absent(endpoint: &Endpoint) -> io::Error {
     let text = match endpoint.address() {
+        _ if endpoint.options().tls.is_some() => "this build has no TLS: turn on the feature `tls`",
         Address::Abstract { .. } => "abstract names are there on Linux alone: use unix:///path or local://name",
         Address::Unix { .. } => "Unix sockets are not there on this platform: use local://name",
         Address::Tls { .. } => "this build has no TLS: turn on the feature `tls`",

@@ -68,6 +68,14 @@ impl TcpIncoming {
         };
         Ok(Self { listener, endpoint: endpoint.at(address) })
     }
+
+    /// A socket that listens already.
+    #[cfg(target_os = "linux")]
+    pub(super) fn adopt(socket: std::os::fd::OwnedFd) -> io::Result<Self> {
+        let listener = TcpListener::from_std(socket.into())?;
+        let bound = listener.local_addr()?;
+        Self::new(listener, &Endpoint::new(Address::Tcp { host: bound.ip().to_string(), port: bound.port() }))
+    }
 }
 
 impl Listener for TcpIncoming {

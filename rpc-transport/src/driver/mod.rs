@@ -362,7 +362,7 @@ impl Driver {
                 self.written += n;
             }
             let mut last = Output::default();
-            self.link.lock().out.swap(&mut last);
+            self.connection.take_batch(&mut self.link.lock().out, &mut last);
             let mut bytes = Vec::with_capacity(last.len());
             last.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
             self.io.io().write_all(&bytes).await?;

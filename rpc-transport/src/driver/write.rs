@@ -110,7 +110,7 @@ impl Driver {
                     return Ok(Some(Written::All));
                 }
                 self.batch = Batching::default();
-                state.out.swap(&mut self.output);
+                self.connection.take_batch(&mut state.out, &mut self.output);
                 self.owed = 0;
                 if std::mem::take(&mut self.held_up) {
                     cx.waker().wake_by_ref();

@@ -20,9 +20,21 @@ use parse::escape;
 /// | `tls://host:port` | TLS over TCP |
 /// | `unix:///path` | a Unix socket |
 /// | `unix://@name` | a Unix socket with an abstract name, on Linux. Names have no owner: anybody may take one |
-/// | `pipe://name` | a named pipe on Windows, a pair of FIFOs for each connection elsewhere |
+/// | `pipe://name` | a named pipe on Windows, a pair of FIFOs for each connection elsewhere (not on macOS) |
 /// | `local://name` | the best that the platform has between its processes: a named pipe on Windows, a Unix socket elsewhere |
 /// | `mem://name` | within this process |
+///
+/// # On one machine
+///
+/// A Unix socket is for the user who listens: its file has mode 600 unless [`Options::mode`] says otherwise, and a server with
+/// an abstract name refuses other users. A server takes the place of one that is gone, and never that of one that is
+/// there, of another user's socket, or of a file that is none. `local` and `pipe` are names of one user: on Unix they are
+/// in the directory `rpc` in `XDG_RUNTIME_DIR`, where that is this user's, and else in `rpc-UID` in the directory for temporary
+/// files, and both sides need to have the same. Either end knows the other's user
+/// ([`Peer::principal`](rpc_core::context::Peer::principal)), and a client refuses a server of another user's than its own
+/// and root; see [`Options::user`].
+///
+/// # Options
 ///
 /// [`Options`] lists what may stand in the query part. There, and in paths, `%` with two hexadecimal digits stands for any
 /// byte. A value writes itself as the string that it was read from, and serde carries it as that string.
