@@ -13,7 +13,7 @@ use bytes::Bytes;
 use common::{EchoClient, EchoServer, Echoes, echo_calls, nested_calls, runtime};
 use tokio::net::TcpListener;
 
-const USAGE: &str = "usage: load serve [THREADS] | load drive ENDPOINT WORKLOAD COUNT [THREADS]
+const USAGE: &str = "usage: load serve [THREADS [ENDPOINT]] | load drive ENDPOINT WORKLOAD COUNT [THREADS]
        load serve-mux [THREADS] | load drive-mux ENDPOINT w1|w2|w3|w4 COUNT [THREADS]
 workloads: w1 w2 w3 (echo of 64 bytes, 1, 64, 1024 in flight), w4 (echo of 1 MiB, 8 in flight),
            w5 (items of 64 bytes down), up (items up), w6 (nested struct, 64 in flight), note (one-way)";
@@ -23,7 +23,7 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let threads = |at: usize| args.get(at).and_then(|threads| threads.parse().ok()).unwrap_or(1);
     match args.first() {
-        Some(&"serve") => runtime(threads(1)).block_on(serve()),
+        Some(&"serve") => runtime(threads(1)).block_on(serve(args.get(2).unwrap_or(&"tcp://127.0.0.1:0"))),
         Some(&"serve-mux") => runtime(threads(1)).block_on(serve_mux()),
         Some(&side @ ("drive" | "drive-mux")) if args.len() >= 4 => {
             let (endpoint, workload) = (args[1].to_owned(), args[2].to_owned());
@@ -42,9 +42,8 @@ fn main() {
     }
 }
 
-async fn serve() {
-    let server =
-        rpc::Server::builder().service(EchoServer::new(Echoes)).listen("tcp://127.0.0.1:0").await.expect("loopback listens");
+async fn serve(endpoint: &str) {
+    let server = rpc::Server::builder().service(EchoServer::new(Echoes)).listen(endpoint).await.expect("it can be listened on");
     println!("{}", server.endpoint());
     until_done().await;
     server.shutdown().await;

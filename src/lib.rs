@@ -34,6 +34,7 @@
 //! | ask what a service has | [`describe`], [`ServiceInfo`], [`MethodInfo`] |
 //! | choose what messages look like | [`Codec`], [`ConnectionBuilder::codecs`], [`ServerBuilder::codecs`] |
 //! | send a token, or a trace | [`Call::metadata`], [`Context::metadata`] |
+//! | encrypt it, and know who calls | `rpc::tls` (feature `tls`), [`Context::peer`], [`Principal`] |
 //! | put layers around it | `rpc::tower` (feature `tower`), [`Request`], [`Reply`] |
 //!
 //! # Codecs
@@ -121,6 +122,8 @@ pub use rpc_core::wire::frame::Reason;
 /// # }
 /// ```
 pub use rpc_macros::service;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub use rpc_transport::tls;
 #[cfg(feature = "tower")]
 pub use rpc_transport::tower;
 pub use rpc_transport::{

@@ -26,8 +26,18 @@ const CORE: &[&[&str]] = &[
 
 const TRANSPORT: &[&[&str]] = &[
     &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs", "backend/files"],
+    &["tls"],
     &["ending", "error", "layered", "stream", "backend/users"],
-    &["state", "backend/fifo", "backend/memory", "backend/pipe", "backend/tcp", "backend/unix"],
+    &[
+        "state",
+        "backend/fifo",
+        "backend/memory",
+        "backend/pipe",
+        "backend/tcp",
+        "backend/tls",
+        "backend/unix",
+        "backend/without_tls",
+    ],
     &["backend", "backend/activation"],
     &["handle", "handler", "local"],
     &["dispatch"],

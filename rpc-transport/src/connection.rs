@@ -62,7 +62,7 @@ impl Connection {
     /// A connection with other than the default settings.
     pub fn builder() -> ConnectionBuilder {
         let (limits, codecs) = (Limits::default(), Codec::ALL.to_vec());
-        ConnectionBuilder { limits, mode: Mode::Multi, codecs, services: Vec::new() }
+        ConnectionBuilder { limits, mode: Mode::Multi, codecs, services: Vec::new(), tls: None }
     }
 
     /// The connection that a session is on; `None` if the session is over. A handler calls its caller's services with it:
@@ -125,9 +125,10 @@ impl Connection {
 
 impl fmt::Debug for ConnectionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limits, mode, codecs, services } = self;
+        let Self { limits, mode, codecs, services, tls } = self;
         let mut builder = f.debug_struct("ConnectionBuilder");
-        builder.field("limits", limits).field("mode", mode).field("codecs", codecs).field("services", services).finish()
+        builder.field("limits", limits).field("mode", mode).field("codecs", codecs).field("services", services);
+        builder.field("tls", tls).finish()
     }
 }
 
@@ -145,6 +146,7 @@ pub struct ConnectionBuilder {
     mode: Mode,
     codecs: Vec<Codec>,
     services: Vec<Offer>,
+    tls: Option<backend::ClientTls>,
 }
 
 impl ConnectionBuilder {
@@ -182,43 +184,72 @@ impl ConnectionBuilder {
         self
     }
 
+    /// What TLS needs: whom to trust, and which certificate to show. It holds for endpoints that say TLS, of which each option
+    /// may be in one of the two places; with other endpoints it is an error, so that nothing goes in the clear by mistake.
+    /// [`open_over`](Self::open_over) has TLS if this is set, and expects [`ClientTls::name`](crate::tls::ClientTls::name).
+    #[cfg(feature = "_tls")]
+    pub fn tls(mut self, tls: crate::tls::ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Connects and shakes hands.
     ///
     /// # Errors
     /// [`OpenError::Endpoint`] and [`OpenError::Config`] for what this side got wrong, [`OpenError::Unreachable`] if
-    /// nobody answers, [`OpenError::Connection`] if the handshake fails, for example with
-    /// [`ConnectionError::Rejected`] where the sides have no codec in common.
+    /// nobody answers, `OpenError::Tls` if the sides do not trust each other, [`OpenError::Connection`] if the handshake
+    /// fails, for example with [`ConnectionError::Rejected`] where the sides have no codec in common.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropping the future gives the connection up.
-    pub async fn open(self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
+    pub async fn open(mut self, endpoint: impl ToEndpoint) -> Result<Connection, OpenError> {
+        let tls = self.tls.take();
         let ready = self.check()?;
         let endpoint = endpoint.to_endpoint()?;
+        let tls = backend::Connector::new(tls, Some(&endpoint)).await.map_err(OpenError::Config)?;
         let late = || io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
-        let connecting = tokio::time::timeout(ready.limits.handshake, backend::connect(&endpoint)).await;
-        let connected = connecting.unwrap_or_else(|_| Err(late())).map_err(|error| OpenError::unreachable(endpoint, &error))?;
-        ready.shake_hands(connected).await
+        let connecting = tokio::time::timeout(ready.limits.handshake, backend::connect(&endpoint, tls.as_ref())).await;
+        let connected = connecting.unwrap_or_else(|_| Err(late()));
+        let connected = connected.map_err(|error| OpenError::unreachable(endpoint.clone(), &error))?;
+        let opened = ready.shake_hands(connected).await;
+        match tls {
+            Some(tls) => opened.map_err(|error| tls.explain(endpoint.to_string(), error)),
+            None => opened,
+        }
     }
 
     /// Shakes hands over a stream that was connected elsewhere.
     ///
     /// # Errors
-    /// [`OpenError::Config`] for what this side got wrong, [`OpenError::Connection`] if the handshake fails.
+    /// [`OpenError::Config`] for what this side got wrong, `OpenError::Tls` if the sides do not trust each other,
+    /// [`OpenError::Connection`] if the handshake fails.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropping the future gives the connection up.
-    pub async fn open_over(self, stream: Connected) -> Result<Connection, OpenError> {
-        self.check()?.shake_hands(stream).await
+    pub async fn open_over(mut self, stream: Connected) -> Result<Connection, OpenError> {
+        let tls = self.tls.take();
+        let ready = self.check()?;
+        let Some(tls) = backend::Connector::new(tls, None).await.map_err(OpenError::Config)? else {
+            return ready.shake_hands(stream).await;
+        };
+        let peer = stream.peer.endpoint.clone();
+        let securing = tokio::time::timeout(ready.limits.handshake, tls.over(stream)).await;
+        let opened = match securing {
+            Ok(Ok(stream)) => ready.shake_hands(stream).await,
+            Ok(Err(error)) => Err(ConnectionError::from(error).into()),
+            Err(_) => Err(ConnectionError::Handshake.into()),
+        };
+        opened.map_err(|error| tls.explain(peer, error))
     }
 
     fn check(self) -> Result<Ready, OpenError> {
-        let Self { limits, mode, codecs, services } = self;
+        let Self { limits, mode, codecs, services, tls: _ } = self;
         limits.check().map_err(OpenError::Config)?;
         let offer = Codec::offer("ConnectionBuilder::codecs", &codecs).map_err(OpenError::Config)?;
         let services = Services::new(services).map_err(OpenError::Config)?;

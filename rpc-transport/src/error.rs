@@ -30,6 +30,15 @@ pub enum OpenError {
         /// The operating system's words.
         detail: String,
     },
+    /// The sides do not trust each other, or do not agree on TLS; the text says what to do.
+    #[cfg(feature = "_tls")]
+    #[error("no TLS with {peer}: {error}")]
+    Tls {
+        /// With whom.
+        peer: String,
+        /// Why.
+        error: crate::tls::TlsError,
+    },
     /// The connection ended before it was of use.
     #[error("{0}")]
     Connection(#[from] ConnectionError),
@@ -48,6 +57,10 @@ pub enum OpenError {
 impl OpenError {
     /// Nobody answers.
     pub(crate) fn unreachable(endpoint: Endpoint, error: &io::Error) -> Self {
+        #[cfg(feature = "_tls")]
+        if let Some(error) = crate::tls::TlsError::within(error) {
+            return Self::Tls { peer: endpoint.to_string(), error };
+        }
         Self::Unreachable { endpoint, kind: error.kind(), detail: error.to_string() }
     }
 
@@ -71,6 +84,8 @@ impl OpenError {
         match self {
             Self::Rejected { reason, .. } => Some(reason.code),
             Self::Connection(error) => Some(error.code()),
+            #[cfg(feature = "_tls")]
+            Self::Tls { .. } => None,
             Self::Endpoint(_) | Self::Config(_) | Self::Unreachable { .. } => None,
         }
     }

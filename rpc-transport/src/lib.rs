@@ -6,7 +6,7 @@
 //! 4  driver → dispatch → handler
 //! 3  state
 //! 2  backend → stream            clock           actor
-//! 1  error → endpoint            ending
+//! 1  error → {tls → endpoint}    ending
 //! ```
 
 mod actor;
@@ -31,6 +31,8 @@ mod server;
 mod session;
 mod state;
 mod stream;
+#[cfg(feature = "_tls")]
+pub mod tls;
 #[cfg(feature = "tower")]
 pub mod tower;
 

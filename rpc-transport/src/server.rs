@@ -48,7 +48,7 @@ impl Server {
     /// A server to be set up.
     pub fn builder() -> ServerBuilder {
         let (limits, modes, codecs) = (Limits::default(), vec![Mode::Single, Mode::Multi], Codec::ALL.to_vec());
-        ServerBuilder { services: Vec::new(), limits, modes, codecs, on_connection: None }
+        ServerBuilder { services: Vec::new(), limits, modes, codecs, on_connection: None, tls: None }
     }
 
     /// Where it listens, with the port that was bound.
@@ -131,6 +131,7 @@ pub struct ServerBuilder {
     modes: Vec<Mode>,
     codecs: Vec<Codec>,
     on_connection: Option<OnConnection>,
+    tls: Option<backend::ServerTls>,
 }
 
 /// What is told of every connection.
@@ -182,6 +183,15 @@ impl ServerBuilder {
         self
     }
 
+    /// What TLS needs: a certificate, and whom to serve. It holds for endpoints that say TLS, of which each option may be in
+    /// one of the two places; with other endpoints it is an error, so that nothing goes in the clear by mistake.
+    /// [`serve`](Self::serve) has TLS over its listener if this is set.
+    #[cfg(feature = "_tls")]
+    pub fn tls(mut self, tls: crate::tls::ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Starts to listen and serve. Port 0 takes any free port; [`Server::endpoint`] tells which.
     ///
     /// # Errors
@@ -193,10 +203,12 @@ impl ServerBuilder {
     ///
     /// # Cancel safety
     /// Dropping the future starts nothing.
-    pub async fn listen(self, endpoint: impl ToEndpoint) -> Result<Server, ServeError> {
+    pub async fn listen(mut self, endpoint: impl ToEndpoint) -> Result<Server, ServeError> {
+        let tls = self.tls.take();
         let acceptor = self.check()?;
         let endpoint = endpoint.to_endpoint()?;
-        let listener = backend::listen(&endpoint).await.map_err(|source| ServeError::Listen { endpoint, source })?;
+        let tls = backend::Acceptor::new(tls, Some(&endpoint)).map_err(ServeError::Config)?;
+        let listener = backend::listen(&endpoint, tls).await.map_err(|source| ServeError::Listen { endpoint, source })?;
         Ok(acceptor.start(listener))
     }
 
@@ -207,12 +219,15 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn serve(self, listener: impl Listener) -> Result<Server, ServeError> {
-        Ok(self.check()?.start(Box::new(listener)))
+    pub fn serve(mut self, listener: impl Listener) -> Result<Server, ServeError> {
+        let tls = self.tls.take();
+        let acceptor = self.check()?;
+        let tls = backend::Acceptor::new(tls, None).map_err(ServeError::Config)?;
+        Ok(acceptor.start(backend::over(Box::new(listener), tls)))
     }
 
     fn check(self) -> Result<Acceptor, ServeError> {
-        let Self { services, limits, modes, codecs, on_connection } = self;
+        let Self { services, limits, modes, codecs, on_connection, tls: _ } = self;
         limits.check().map_err(ServeError::Config)?;
         let offer = Codec::offer("ServerBuilder::codecs", &codecs).map_err(ServeError::Config)?;
         let services = Arc::new(Services::new(services).map_err(ServeError::Config)?);

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use rpc::{Code, Codec, Connection, Error, FaultKind, Limits, Server};
+use rpc::tls::{ClientTls, ServerTls};
+use rpc::{Code, Codec, Connected, Connection, Error, FaultKind, Limits, Peer, Server};
 use tokio::sync::mpsc;
 
+use crate::certificates::Authority;
 use crate::harness::{eventually, limits, soon};
 use crate::lab::{
     Bench, Event, Events, Form, GateError, LONG, Lab, LabClient, LabError, LabServer, Maps, Record, Scalars, pattern,
 };
+use crate::tls::Streams;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(unix), allow(dead_code, reason = "some are there on Unix alone"))]
@@ -36,6 +39,11 @@ enum Target {
     FifoReversed,
     Local,
     Layered,
+    /// With TLS, over TCP and over a listener of one's own.
+    Tls,
+    TlsStream,
+    UnixTls,
+    FifoTls,
 }
 
 impl Target {
@@ -70,6 +78,9 @@ impl Target {
             Self::Unix | Self::UnixReversed => format!("unix://{}", std::env::temp_dir().join(here).display()),
             Self::UnixSingle => format!("local://{here}"),
             Self::Fifo | Self::FifoSingle | Self::FifoReversed => format!("pipe://{here}"),
+            Self::Tls => "tls://127.0.0.1:0".to_owned(),
+            Self::UnixTls => format!("local://{here}?tls=localhost"),
+            Self::FifoTls => format!("pipe://{here}?tls=localhost"),
             _ => "tcp://127.0.0.1:0".to_owned(),
         }
     }
@@ -113,8 +124,20 @@ impl Rig {
             _ => builder.service(service.clone()),
         };
         let server = server.on_connection(move |connection| drop(tell.send(connection)));
-        let server = server.listen(target.endpoint()).await.unwrap();
+        let authority = Authority::new("cases");
+        let (clients, streams) = Streams::new();
+        let secure = ServerTls::new().identity(authority.localhost());
+        let server = match target {
+            Target::Tls | Target::UnixTls | Target::FifoTls => server.tls(secure).listen(target.endpoint()).await.unwrap(),
+            Target::TlsStream => server.tls(secure).serve(streams).unwrap(),
+            _ => server.listen(target.endpoint()).await.unwrap(),
+        };
         let builder = Connection::builder().limits(limits);
+        let builder = match target {
+            Target::Tls | Target::UnixTls | Target::FifoTls => builder.tls(ClientTls::new().authorities(authority.trusted())),
+            Target::TlsStream => builder.tls(ClientTls::new().authorities(authority.trusted()).name("localhost")),
+            _ => builder,
+        };
         let connection = match target {
             // Postcard is what nobody asks for.
             _ if target.is_single() && codec == Codec::Postcard => builder.single_session(),
@@ -122,7 +145,14 @@ impl Rig {
             Target::Tcp | Target::TcpReversed => builder.service(service).codecs([codec]),
             _ => builder.service(service),
         };
-        let connection = connection.open(server.endpoint()).await.unwrap();
+        let connection = match target {
+            Target::TlsStream => {
+                let (here, there) = tokio::io::duplex(64 * 1024);
+                clients.send(there).unwrap();
+                connection.open_over(Connected::new(here, Peer::new("odd://server"))).await.unwrap()
+            }
+            _ => connection.open(server.endpoint()).await.unwrap(),
+        };
         let mut caller = connection.clone();
         if target.is_reversed() {
             caller = soon("the server is told of its connection", told.recv()).await.unwrap();
@@ -181,6 +211,8 @@ macro_rules! cases {
         cases!(@target tcp_single_session_json, TcpSingle, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_json, Memory, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target through_layers, Layered, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tls, Tls, Postcard, 2, $($(#[$attr])* $case,)*);
+        cases!(@target tls_stream, TlsStream, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_reversed, TcpReversed, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_reversed, MemoryReversed, Postcard, 2, $($(#[$attr])* $case,)*);
         cases!(@target tcp_reversed_json, TcpReversed, Json, 2, $($(#[$attr])* $case,)*);
@@ -676,6 +708,10 @@ async fn the_context_tells_peer_and_deadline(rig: Rig) {
         Target::UnixSingle => "local://cases-",
         Target::Fifo | Target::FifoSingle | Target::FifoReversed => "pipe://cases-",
         Target::Local => "local",
+        Target::Tls => "tls://127.0.0.1:",
+        Target::UnixTls => "local://cases-",
+        Target::FifoTls => "pipe://cases-",
+        Target::TlsStream => "odd://client",
     };
     assert!(peer.starts_with(scheme), "{peer}");
     assert!(left.is_some_and(|left| left > 0 && left <= 50_000), "{left:?} ms are left of 50 s");

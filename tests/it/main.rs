@@ -6,6 +6,7 @@ mod aliases;
 mod bad_input;
 mod both_ways;
 mod cases;
+mod certificates;
 mod codecs;
 mod connections;
 mod decode_limits;
@@ -25,6 +26,7 @@ mod processes;
 mod proxy;
 mod raw;
 mod regressions;
+mod tls;
 mod tower;
 #[cfg(unix)]
 mod unix_sockets;

@@ -43,7 +43,7 @@ pub(crate) struct Raw {
 /// Where a TCP endpoint is.
 pub(crate) fn address(endpoint: &Endpoint) -> (String, u16) {
     match endpoint.address() {
-        Address::Tcp { host, port } => (host.clone(), *port),
+        Address::Tcp { host, port } | Address::Tls { host, port } => (host.clone(), *port),
         _ => panic!("{endpoint} is no TCP endpoint"),
     }
 }

@@ -217,8 +217,10 @@ fn links_that_are_swapped_under_a_listener_lead_it_nowhere() {
                 let _ = fs::remove_file(&there);
             }
         });
-        let mut served = 0;
-        for _ in 0..500 {
+        // Rounds enough to lose some, and one at least that is won.
+        let (mut rounds, mut served) = (0, 0);
+        while rounds < 500 || served == 0 {
+            rounds += 1;
             if let Ok(server) = serve(&format!("{}?mode=666", at(&path))).await {
                 served += 1;
                 server.shutdown().await;
@@ -226,7 +228,6 @@ fn links_that_are_swapped_under_a_listener_lead_it_nowhere() {
         }
         done.store(true, Ordering::Relaxed);
         racer.join().unwrap();
-        assert!(served > 0, "it listened at times");
         assert_eq!((fs::read_to_string(&victim).unwrap().as_str(), mode(&victim)), ("precious", before));
         assert!(!folder.path.join("nowhere").exists());
     });

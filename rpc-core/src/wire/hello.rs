@@ -26,6 +26,7 @@ pub fn recognise(first: &[u8]) -> &'static str {
     const HTTP: [&[u8]; 8] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"PRI ", b"OPTI", b"DELE", b"HTTP"];
     match first {
         [0x16, 0x03, ..] => "a TLS hello",
+        [0x15, 0x03, ..] => "a TLS alert, as servers do that expect TLS",
         [b'S', b'S', b'H', b'-', ..] => "an SSH banner",
         _ if HTTP.iter().any(|verb| first.starts_with(verb)) => "an HTTP request or answer",
         [0xF5, b'R', b'P', b'C', ..] => "another major version of this protocol",

@@ -83,6 +83,8 @@ pub(crate) struct Driver {
     written: usize,
     /// The socket did not take the batch at once.
     interrupted: bool,
+    /// The stream took the batch, and keeps some of it until it is flushed: with TLS, records that the socket did not take.
+    unflushed: bool,
     /// Since when the socket has taken nothing.
     stalled: Option<Time>,
     /// Bytes of replies in the control lane.
@@ -148,6 +150,7 @@ impl Driver {
             output: Output::default(),
             written: 0,
             interrupted: false,
+            unflushed: false,
             stalled: None,
             owed: 0,
             held_up: false,

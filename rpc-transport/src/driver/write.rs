@@ -25,6 +25,9 @@ impl Driver {
     /// Writes until nothing is left or the socket takes no more.
     pub(super) fn write(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
         loop {
+            if self.unflushed && self.flush(cx)?.is_pending() {
+                return self.blocked(cx, now);
+            }
             if self.written == self.output.len() {
                 if self.written >= BATCH {
                     self.link.lock().out.note_written(self.written, !self.interrupted);
@@ -45,11 +48,18 @@ impl Driver {
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => return self.blocked(cx, now),
             }
-            if self.written == self.output.len() {
-                match self.io.io().poll_flush(cx) {
-                    Poll::Ready(result) => result?,
-                    Poll::Pending => return self.blocked(cx, now),
-                }
+            self.unflushed = self.written == self.output.len();
+        }
+    }
+
+    /// Flushes what the stream took and kept.
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        match self.io.io().poll_flush(cx) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(result) => {
+                self.unflushed = false;
+                self.stalled = None;
+                result.map(Poll::Ready)
             }
         }
     }
