@@ -14,7 +14,7 @@ use rpc::{Connection, Limits, Server};
 /// Clients that are there at once.
 const CLIENTS: usize = 1000;
 
-const ENDPOINTS: [&str; 2] = ["tcp://127.0.0.1:0", "mem://modes"];
+const ENDPOINTS: [&str; 4] = ["tcp://127.0.0.1:0", "local://rpc-modes", "pipe://rpc-modes", "mem://modes"];
 
 async fn serve(endpoint: &str) -> Server {
     let limits = Limits::default().sessions(2 * CLIENTS as u64);

@@ -3,11 +3,16 @@
 //! `RPC_HOSTS=required` is set.
 #![cfg(target_os = "linux")]
 
+#[path = "it/certificates.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod certificates;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use certificates::{Authority, Files};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use rpc::{Connection, ConnectionError, Context, Limits, OpenError, Server, Streaming};
 
@@ -70,6 +75,8 @@ fn run(words: &str) -> Output {
 struct Hosts {
     server: String,
     client: String,
+    /// Certificates for TLS between them: both see the same files.
+    files: Files,
     serving: Option<Child>,
 }
 
@@ -77,7 +84,7 @@ impl Hosts {
     /// `None`: this machine does not let us.
     fn new(test: &str) -> Option<Self> {
         let name = |side| format!("rpc-{test}-{side}-{}", std::process::id());
-        let hosts = Self { server: name("a"), client: name("b"), serving: None };
+        let hosts = Self { server: name("a"), client: name("b"), files: Files::new(), serving: None };
         let lacking = ["tc -V", "nft -v"].iter().map(|words| (*words).to_owned());
         let lacking = lacking.chain([format!("ip netns add {}", hosts.server)]).find_map(|words| try_run(&words).err());
         if let Some(lacking) = lacking {
@@ -108,25 +115,40 @@ impl Hosts {
         }
     }
 
+    /// Where the server listens and the client connects, with TLS.
+    fn secure(&self) -> (String, String) {
+        let authority = Authority::new("hosts");
+        let issued = authority.issue(certificates::server(&["10.77.0.1"]));
+        let (cert, key) = (self.files.add("cert", &issued.chain), self.files.add("key", &issued.key));
+        let ca = self.files.add("ca", &authority.pem());
+        (format!("tls://10.77.0.1:7000?cert={cert}&key={key}"), format!("tls://10.77.0.1:7000?ca={ca}"))
+    }
+
     /// This test's own program in another role on one of the hosts.
-    fn start(&self, host: &str, role: &str) -> Child {
+    fn start(&self, host: &str, role: &str, endpoint: &str) -> Child {
         let program = std::env::current_exe().expect("a test is a program");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", host]).arg(program).args(["--exact", "a_role", "--nocapture", "--test-threads=1"]);
-        command.env("RPC_ROLE", role).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ip starts programs")
+        command
+            .env("RPC_ROLE", role)
+            .env("RPC_ENDPOINT", endpoint)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip starts programs")
     }
 
-    fn serve(&mut self) {
-        let mut child = self.start(&self.server, "server");
+    fn serve(&mut self, endpoint: &str) {
+        let mut child = self.start(&self.server, "server", endpoint);
         let out = child.stdout.take().expect("it is piped");
-        let listening = BufReader::new(out).lines().any(|line| line.is_ok_and(|line| line.contains("tcp://10.77.0.1:7000")));
+        let listening = BufReader::new(out).lines().any(|line| line.is_ok_and(|line| line.contains("://10.77.0.1:7000")));
         assert!(listening, "the server listens");
         self.serving = Some(child);
     }
 
     /// Runs a client's role to its end.
-    fn client(&self, role: &str) {
-        let output = self.start(&self.client, role).wait_with_output().expect("it ends");
+    fn client(&self, role: &str, endpoint: &str) {
+        let output = self.start(&self.client, role, endpoint).wait_with_output().expect("it ends");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{role}: {text}");
     }
@@ -148,13 +170,14 @@ impl Drop for Hosts {
 #[test]
 fn a_role() {
     let Ok(role) = std::env::var("RPC_ROLE") else { return };
+    let endpoint = std::env::var("RPC_ENDPOINT").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let work = async {
             match &role[..] {
-                "server" => server().await,
-                "calls" => calls().await,
-                "cut" => cut().await,
+                "server" => server(&endpoint).await,
+                "calls" => calls(&endpoint).await,
+                "cut" => cut(&endpoint).await,
                 other => panic!("no role is called {other}"),
             }
         };
@@ -162,22 +185,22 @@ fn a_role() {
     });
 }
 
-async fn server() {
-    let server = Server::builder().service(FarServer::new(Host)).limits(limits()).listen("tcp://10.77.0.1:7000").await.unwrap();
+async fn server(endpoint: &str) {
+    let server = Server::builder().service(FarServer::new(Host)).limits(limits()).listen(endpoint).await.unwrap();
     writeln!(std::io::stdout(), "{}", server.endpoint()).expect("the test reads on");
     // Whoever started it ends it.
     server.wait().await;
 }
 
-async fn far() -> (Connection, FarClient) {
-    let connection = Connection::builder().limits(limits()).open("tcp://10.77.0.1:7000").await.unwrap();
+async fn far(endpoint: &str) -> (Connection, FarClient) {
+    let connection = Connection::builder().limits(limits()).open(endpoint).await.unwrap();
     let far = connection.session().open().await.unwrap();
     (connection, far)
 }
 
-async fn calls() {
-    let (connection, far) = far().await;
-    assert!(far.peer().await.unwrap().starts_with("tcp://10.77.0.2:"));
+async fn calls(endpoint: &str) {
+    let (connection, far) = far(endpoint).await;
+    assert!(far.peer().await.unwrap().contains("://10.77.0.2:"));
     let beside: FarClient = connection.session().open().await.unwrap();
     // Something large, something long, and many that are small, at once.
     let large = async {
@@ -197,8 +220,8 @@ async fn calls() {
 }
 
 /// The cable is pulled: the call that hangs learns of it, and whoever comes afterwards finds the server.
-async fn cut() {
-    let (connection, far) = far().await;
+async fn cut(endpoint: &str) {
+    let (connection, far) = far(endpoint).await;
     let hanging = tokio::spawn(far.hang());
     assert_eq!(far.echo(Bytes::from_static(b"there")).await.unwrap()[..], b"there"[..]);
     run("ip link set far down");
@@ -206,11 +229,11 @@ async fn cut() {
     assert!(fault.fault().unwrap().may_have_run(), "{fault}");
     assert_eq!(connection.closed().await, ConnectionError::Silent);
     let impatient = Limits::default().handshake(Duration::from_millis(300));
-    let error = Connection::builder().limits(impatient).open("tcp://10.77.0.1:7000").await.unwrap_err();
+    let error = Connection::builder().limits(impatient).open(endpoint).await.unwrap_err();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
     run("ip link set far up");
     let again = loop {
-        if let Ok(connection) = Connection::open("tcp://10.77.0.1:7000").await {
+        if let Ok(connection) = Connection::open(endpoint).await {
             break connection;
         }
     };
@@ -218,24 +241,35 @@ async fn cut() {
     assert_eq!(far.echo(Bytes::from_static(b"again")).await.unwrap()[..], b"again"[..]);
 }
 
+const PLAIN: &str = "tcp://10.77.0.1:7000";
+
 #[test]
 fn calls_cross_a_network_of_two_hosts() {
     let Some(mut hosts) = Hosts::new("plain") else { return };
-    hosts.serve();
-    hosts.client("calls");
+    hosts.serve(PLAIN);
+    hosts.client("calls", PLAIN);
 }
 
 #[test]
 fn calls_cross_a_network_that_is_slow_and_loses_packets() {
     let Some(mut hosts) = Hosts::new("worse") else { return };
     hosts.worsen();
-    hosts.serve();
-    hosts.client("calls");
+    hosts.serve(PLAIN);
+    hosts.client("calls", PLAIN);
+}
+
+#[test]
+fn calls_cross_such_a_network_with_tls() {
+    let Some(mut hosts) = Hosts::new("tls") else { return };
+    let (server, client) = hosts.secure();
+    hosts.worsen();
+    hosts.serve(&server);
+    hosts.client("calls", &client);
 }
 
 #[test]
 fn a_cable_that_is_pulled_ends_what_hangs_and_nothing_that_comes_later() {
     let Some(mut hosts) = Hosts::new("cut") else { return };
-    hosts.serve();
-    hosts.client("cut");
+    hosts.serve(PLAIN);
+    hosts.client("cut", PLAIN);
 }

@@ -4,6 +4,10 @@
 #[path = "../../conformance/runner/mod.rs"]
 mod runner;
 
+#[path = "../it/certificates.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod certificates;
+
 mod coverage;
 mod sabotage;
 mod scripts;

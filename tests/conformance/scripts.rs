@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
-use rpc::{Connected, Connection, Endpoint, Server, bind, dial};
+use rpc::{Address, Connected, Connection, Endpoint, Server, bind, dial};
 
+use crate::certificates::{self, Authority, Files};
 use crate::runner::script::{Mode, Role, Script, StandKind, Suite};
 use crate::runner::stand::{ConformanceClient, ConformanceServer, Stand, limits};
 use crate::runner::{Patience, run};
@@ -15,20 +16,62 @@ use crate::runner::{Patience, run};
 pub(crate) enum Backend {
     Tcp,
     Memory,
+    /// A Unix socket, or a named pipe of Windows.
+    Local,
+    /// FIFOs, or a named pipe of Windows.
+    #[cfg(not(target_vendor = "apple"))]
+    Pipe,
+    Tls,
 }
 
-impl Backend {
-    fn endpoint(self) -> String {
+/// Where a backend's scripts run.
+struct Site {
+    backend: Backend,
+    /// Certificate, key and authority of a server with TLS.
+    files: Files,
+}
+
+impl Site {
+    fn new(backend: Backend) -> Self {
+        let files = Files::new();
+        if matches!(backend, Backend::Tls) {
+            let authority = Authority::new("conformance");
+            let issued = authority.issue(certificates::server(&["localhost"]));
+            files.add("cert", &issued.chain);
+            files.add("key", &issued.key);
+            files.add("ca", &authority.pem());
+        }
+        Self { backend, files }
+    }
+
+    /// What to connect to, where something listens.
+    fn reach(&self, bound: &Endpoint) -> Endpoint {
+        match bound.address() {
+            Address::Tls { port, .. } => {
+                let ca = self.files.path("ca");
+                format!("tls://127.0.0.1:{port}?name=localhost&ca={ca}").parse().expect("it is an endpoint")
+            }
+            _ => bound.clone(),
+        }
+    }
+
+    fn endpoint(&self) -> String {
         static NAMES: AtomicU64 = AtomicU64::new(0);
-        match self {
-            Self::Tcp => "tcp://127.0.0.1:0".into(),
-            Self::Memory => format!("mem://conformance-{}", NAMES.fetch_add(1, Ordering::Relaxed)),
+        let name = format!("conformance-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+        match self.backend {
+            Backend::Tcp => "tcp://127.0.0.1:0".into(),
+            Backend::Memory => format!("mem://{name}"),
+            Backend::Local => format!("local://{name}"),
+            #[cfg(not(target_vendor = "apple"))]
+            Backend::Pipe => format!("pipe://{name}"),
+            Backend::Tls => format!("tls://127.0.0.1:0?cert={}&key={}", self.files.path("cert"), self.files.path("key")),
         }
     }
 }
 
 /// The stand, behind a listener for each choice of modes.
 pub(crate) struct Stands {
+    site: Site,
     both: Server,
     multi_only: Server,
     single_only: Server,
@@ -37,10 +80,12 @@ pub(crate) struct Stands {
 impl Stands {
     pub(crate) async fn new(backend: Backend) -> Self {
         let builder = || Server::builder().service(ConformanceServer::new(Stand)).limits(limits());
+        let site = Site::new(backend);
         Self {
-            both: builder().listen(backend.endpoint()).await.unwrap(),
-            multi_only: builder().multi_session_only().listen(backend.endpoint()).await.unwrap(),
-            single_only: builder().single_session_only().listen(backend.endpoint()).await.unwrap(),
+            both: builder().listen(site.endpoint()).await.unwrap(),
+            multi_only: builder().multi_session_only().listen(site.endpoint()).await.unwrap(),
+            single_only: builder().single_session_only().listen(site.endpoint()).await.unwrap(),
+            site,
         }
     }
 
@@ -51,7 +96,7 @@ impl Stands {
             StandKind::MultiOnly => &self.multi_only,
             StandKind::SingleOnly => &self.single_only,
         };
-        dial(server.endpoint()).await.expect("the stand listens")
+        dial(self.site.reach(server.endpoint())).await.expect("the stand listens")
     }
 }
 
@@ -75,9 +120,9 @@ async fn application(endpoint: Endpoint, script: &Script) {
 }
 
 /// Plays the acceptor for an initiator.
-async fn listen_for(backend: Backend, suite: &Suite, script: &Script) -> Result<(), String> {
-    let mut listener = bind(backend.endpoint()).await.map_err(|error| error.to_string())?;
-    let endpoint = listener.endpoint();
+async fn listen_for(site: &Site, suite: &Suite, script: &Script) -> Result<(), String> {
+    let mut listener = bind(site.endpoint()).await.map_err(|error| error.to_string())?;
+    let endpoint = site.reach(&listener.endpoint());
     let played = async {
         let incoming = listener.accept().await.map_err(|error| error.to_string())?;
         let io = incoming.connected().await.map_err(|error| error.to_string())?;
@@ -99,7 +144,7 @@ fn file(name: &str, backend: Backend) {
                 Role::Acceptor => {
                     run(stands.dial(script.stand).await, script.mode, &suite.steps(script), Patience::default()).await
                 }
-                Role::Initiator => listen_for(backend, &suite, script).await,
+                Role::Initiator => listen_for(&stands.site, &suite, script).await,
             };
             ran.err().map(|wrong| format!("{} (§{}): {wrong}", script.name, script.sections.join(", §")))
         });
@@ -112,6 +157,10 @@ macro_rules! files {
     ($($name:ident: $file:literal),* $(,)?) => {
         files!(@backend tcp, Tcp, $($name: $file,)*);
         files!(@backend memory, Memory, $($name: $file,)*);
+        files!(@backend tls, Tls, $($name: $file,)*);
+        files!(@backend local, Local, $($name: $file,)*);
+        #[cfg(not(target_vendor = "apple"))]
+        files!(@backend pipe, Pipe, $($name: $file,)*);
 
         #[test]
         fn each_file_is_run() {

@@ -218,6 +218,10 @@ macro_rules! cases {
         cases!(@target tcp_reversed_json, TcpReversed, Json, 2, $($(#[$attr])* $case,)*);
         cases!(@target memory_reversed_json, MemoryReversed, Json, 2, $($(#[$attr])* $case,)*);
         #[cfg(unix)]
+        cases!(@target unix_tls, UnixTls, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        cases!(@target fifo_tls, FifoTls, Postcard, 2, $($(#[$attr])* $case,)*);
+        #[cfg(unix)]
         cases!(@target unix, Unix, Postcard, 2, $($(#[$attr])* $case,)*);
         #[cfg(unix)]
         cases!(@target unix_single_session, UnixSingle, Postcard, 2, $($(#[$attr])* $case,)*);

@@ -100,9 +100,16 @@ impl Files {
 
     /// Writes a file, and says where it is.
     pub(crate) fn add(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
+        let path = self.path(name);
         std::fs::write(&path, text).expect("the folder is ours");
-        path.display().to_string()
+        path
+    }
+}
+
+impl Files {
+    /// Where a file is, or would be.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 }
 
