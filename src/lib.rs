@@ -74,7 +74,7 @@ pub use rpc_core::code::Code;
 pub use rpc_core::codec::{Codec, DecodeLimits};
 pub use rpc_core::context::{Context, Peer, Principal};
 pub use rpc_core::metadata::{Metadata, MetadataError};
-pub use rpc_core::proto::{ConnectionError, Limits, ProtocolError};
+pub use rpc_core::proto::{Allowance, ConnectionError, Limits, ProtocolError};
 pub use rpc_core::service::{MethodInfo, MethodKind, Reply, Request, ServiceInfo};
 pub use rpc_core::status::{AppError, Error, Fault, FaultKind, Never, OrApp, Result, ResultExt};
 pub use rpc_core::streaming::Streaming;
@@ -127,9 +127,9 @@ pub use rpc_transport::tls;
 #[cfg(feature = "tower")]
 pub use rpc_transport::tower;
 pub use rpc_transport::{
-    Activated, Address, BoxFuture, Call, Closed, Connected, Connection, ConnectionBuilder, Drained, Endpoint, EndpointError,
-    Incoming, Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder, ToEndpoint, activated,
-    bind, connect, dial, local,
+    Activated, Address, BoxFuture, Budget, BudgetLevel, Call, Closed, Connected, Connection, ConnectionBuilder, Drained,
+    Endpoint, EndpointError, Incoming, Listener, OpenError, Options, ServeError, Server, ServerBuilder, Session, SessionBuilder,
+    Share, ToEndpoint, activated, bind, connect, dial, local,
 };
 
 /// ```

@@ -16,7 +16,9 @@ const CORE: &[&[&str]] = &[
     &["codec/json", "codec/postcard", "metadata", "wire/header"],
     &["context", "wire/frame"],
     &["wire/hello"],
-    &["proto/batch", "proto/config", "proto/credit", "proto/error", "proto/table", "proto/time"],
+    &["proto/batch", "proto/credit", "proto/error", "proto/table", "proto/time"],
+    &["proto/bucket"],
+    &["proto/config", "proto/patience"],
     &["proto/exchange", "proto/input", "proto/outbox"],
     &["proto/connection", "proto/session"],
     &["status"],
@@ -25,7 +27,7 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
-    &["actor", "chunks", "clock", "endpoint", "tower", "backend/eyeballs", "backend/files"],
+    &["actor", "budget", "chunks", "clock", "endpoint", "peers", "tower", "backend/eyeballs", "backend/files"],
     &["tls"],
     &["ending", "error", "layered", "stream", "backend/users"],
     &[

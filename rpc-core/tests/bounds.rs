@@ -195,6 +195,7 @@ fn shown(default: &str) -> String {
         Some("KiB") => (number << 10).to_string(),
         Some("MiB") => (number << 20).to_string(),
         Some("s") => format!("{:?}", Duration::from_secs(number)),
+        Some("and") => format!("{number} and {}", words.next().unwrap_or_default()),
         Some("h") => format!("{:?}", Duration::from_secs(3600 * number)),
         _ => number.to_string(),
     }

@@ -277,7 +277,7 @@ impl Ready {
         let link = Link::new(peer, self.limits, self.codecs, runtime.clone());
         let guard = Guard::new(Arc::clone(&link), true);
         let (told, connected) = oneshot::channel();
-        let start = Start { handshake: self.handshake, services: Arc::new(self.services), connected: Some(told) };
+        let start = Start { handshake: self.handshake, services: Arc::new(self.services), connected: Some(told), share: None };
         runtime.spawn(Driver::new(io, start, link).run());
         connected.await.unwrap_or(Err(ConnectionError::Closed))?;
         Ok(Connection { guard })

@@ -6,11 +6,12 @@
 //! 4  driver → dispatch → handler
 //! 3  state
 //! 2  backend → stream            clock           actor
-//! 1  error → {tls → endpoint}    ending
+//! 1  error → {tls → endpoint}    ending          budget, peers
 //! ```
 
 mod actor;
 mod backend;
+mod budget;
 mod call;
 #[cfg(feature = "tower")]
 mod calls;
@@ -27,6 +28,7 @@ mod handle;
 mod handler;
 mod layered;
 mod local;
+mod peers;
 mod server;
 mod session;
 mod state;
@@ -38,6 +40,7 @@ pub mod tower;
 
 pub use actor::Actor;
 pub use backend::{Activated, activated, bind, dial};
+pub use budget::{Budget, BudgetLevel, Share};
 pub use call::Call;
 pub use channel::{Backend, Channel, Client, describe};
 pub use connection::{Connection, ConnectionBuilder, connect};

@@ -14,12 +14,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::budget::{Budget, BudgetLevel};
 use crate::connection::Connection;
 use crate::dispatch::{Offer, Services};
 use crate::driver::{Driver, Start};
 use crate::ending::Drained;
 use crate::endpoint::{Endpoint, ToEndpoint};
 use crate::error::ServeError;
+use crate::peers::Peers;
 use crate::state::{Command, Link, lock};
 use crate::stream::{Connected, Incoming, Listener};
 use crate::{backend, clock};
@@ -33,6 +35,7 @@ pub struct Server {
     stop: watch::Sender<Stop>,
     accepting: Option<JoinHandle<Drained>>,
     drain: Duration,
+    budget: Budget,
 }
 
 /// What the accept loop is told.
@@ -48,12 +51,18 @@ impl Server {
     /// A server to be set up.
     pub fn builder() -> ServerBuilder {
         let (limits, modes, codecs) = (Limits::default(), vec![Mode::Single, Mode::Multi], Codec::ALL.to_vec());
-        ServerBuilder { services: Vec::new(), limits, modes, codecs, on_connection: None, tls: None }
+        let services = Vec::new();
+        ServerBuilder { services, limits, modes, codecs, on_connection: None, tls: None, budget: None }
     }
 
     /// Where it listens, with the port that was bound.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The memory that it holds for its peers.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Serves until `signal` completes, then [drains](Self::drain) for at most [`Limits::drain`] (30 s).
@@ -132,6 +141,7 @@ pub struct ServerBuilder {
     codecs: Vec<Codec>,
     on_connection: Option<OnConnection>,
     tls: Option<backend::ServerTls>,
+    budget: Option<Budget>,
 }
 
 /// What is told of every connection.
@@ -154,6 +164,12 @@ impl ServerBuilder {
     /// What this side takes from clients.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The memory to hold for peers, where several servers share it. Without it a server has [`Limits::memory`] for itself.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
         self
     }
 
@@ -227,11 +243,12 @@ impl ServerBuilder {
     }
 
     fn check(self) -> Result<Acceptor, ServeError> {
-        let Self { services, limits, modes, codecs, on_connection, tls: _ } = self;
+        let Self { services, limits, modes, codecs, on_connection, tls: _, budget } = self;
         limits.check().map_err(ServeError::Config)?;
         let offer = Codec::offer("ServerBuilder::codecs", &codecs).map_err(ServeError::Config)?;
         let services = Arc::new(Services::new(services).map_err(ServeError::Config)?);
-        Ok(Acceptor { services, limits, modes, codecs, offer, on_connection, links: Mutex::default() })
+        let (budget, peers) = (budget.unwrap_or_else(|| Budget::new(limits.memory)), Peers::new(limits.per_peer));
+        Ok(Acceptor { services, limits, modes, codecs, offer, on_connection, budget, peers, links: Mutex::default() })
     }
 }
 
@@ -255,15 +272,17 @@ struct Acceptor {
     /// The same by number.
     offer: Vec<u8>,
     on_connection: Option<OnConnection>,
+    budget: Budget,
+    peers: Arc<Peers>,
     links: Mutex<Vec<Weak<Link>>>,
 }
 
 impl Acceptor {
     fn start(self, listener: Box<dyn Listener>) -> Server {
-        let (endpoint, drain) = (listener.endpoint(), self.limits.drain);
+        let (endpoint, drain, budget) = (listener.endpoint(), self.limits.drain, self.budget.clone());
         let (stop, stopped) = watch::channel(Stop::Serve);
         let accepting = Some(tokio::spawn(Arc::new(self).run(listener, stopped)));
-        Server { endpoint, stop, accepting, drain }
+        Server { endpoint, stop, accepting, drain, budget }
     }
 
     async fn run(self: Arc<Self>, mut listener: Box<dyn Listener>, mut stop: watch::Receiver<Stop>) -> Drained {
@@ -274,10 +293,11 @@ impl Acceptor {
                 tokio::time::sleep_until(resume).await;
                 listener.accept().await
             };
+            let full = self.budget.level() == BudgetLevel::Full;
             tokio::select! {
                 // Where there are as many as there may be, further ones wait with the system: in its bounded backlog they
                 // cost nothing here, and a burst is served late instead of turned away.
-                accepted = next, if (drivers.len() as u64) < self.limits.connections => match accepted {
+                accepted = next, if !full && (drivers.len() as u64) < self.limits.connections => match accepted {
                     Ok(incoming) => {
                         pause = BACK_OFF.0;
                         drivers.spawn(Arc::clone(&self).serve(incoming, stop.clone()));
@@ -288,6 +308,7 @@ impl Acceptor {
                         pause = (pause * 2).min(BACK_OFF.1);
                     }
                 },
+                () = self.budget.not_full(), if full => {}
                 // Ended drivers are taken out as they come, so that the set holds the living only.
                 Some(_) = drivers.join_next() => {}
                 word = told(&mut stop, Stop::Serve) => break word,
@@ -329,6 +350,8 @@ impl Acceptor {
             _ = told(&mut stop, Stop::Serve) => return None,
         };
         let Connected { io, peer } = connected;
+        // Whoever has as many as it may is closed unheard: words would hold a place for those who do not read them.
+        let _entered = self.peers.enter(&peer)?;
         let link = Link::new(peer, self.limits.clone(), self.codecs.clone(), Handle::current());
         self.remember(&link);
         // The word may have been passed on a moment before.
@@ -337,7 +360,7 @@ impl Acceptor {
         let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes, codecs };
         let services = Arc::clone(&self.services);
         let connected = self.on_connection.as_ref().map(|tell| announce(Arc::clone(tell), Arc::clone(&link)));
-        let start = Start { handshake, services, connected };
+        let start = Start { handshake, services, connected, share: Some(self.budget.share()) };
         Some(Driver::new(io, start, link).run().await)
     }
 

@@ -119,7 +119,7 @@ impl fmt::Debug for Connected {
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A client that has come, and may not be there yet: what takes time before the first byte of the protocol, such as the
-/// handshake of TLS, runs in the connection's own task, and no longer than [`Limits::handshake`](crate::Limits::handshake).
+/// handshake of TLS, runs in the connection's own task, and no longer than [`Limits::handshake`](rpc_core::proto::Limits::handshake).
 pub struct Incoming(BoxFuture<'static, io::Result<Connected>>);
 
 impl Incoming {

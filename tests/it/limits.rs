@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rpc::{Code, Connection, FaultKind, Limits, Server};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use rpc::{Allowance, Budget, Code, Connection, ConnectionError, FaultKind, Limits, OpenError, Server};
+use rpc_core::wire::frame::flag;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{HANG, eventually, run, soon};
 use crate::lab::{Bench, Events, LabClient, LabServer};
-use crate::raw::{Raw, listener, session_open};
+use crate::raw::{Raw, args, listener, method, open, session_open};
 
 async fn serve(limits: Limits) -> (Server, Bench, Events) {
     let (bench, events) = Bench::new();
@@ -22,6 +25,9 @@ fn provocations(first: u64) -> Vec<u8> {
     (first..first + 256).flat_map(|n| session_open(2 * n, "No such service as this")).collect()
 }
 
+/// Rejections are not the limit here.
+const UNCOUNTED: Allowance = Allowance::new(1 << 31, 0);
+
 /// More than what the buffers of two sockets and the limits of the server hold.
 const TOO_MUCH: u64 = 64 << 20;
 
@@ -29,7 +35,7 @@ const TOO_MUCH: u64 = 64 << 20;
 #[test]
 fn a_peer_that_takes_no_replies_is_not_read_and_holds_nobody_up() {
     run(async {
-        let (server, ..) = serve(Limits::default().write_stall(HANG)).await;
+        let (server, ..) = serve(Limits::default().write_stall(HANG).errors(UNCOUNTED)).await;
         let victim: LabClient = rpc::connect(server.endpoint()).await.unwrap();
         let (mut answers, mut questions) = Raw::client(server.endpoint()).await.io.into_split();
         let taken = Arc::new(AtomicU64::new(0));
@@ -74,7 +80,7 @@ fn a_peer_that_takes_no_replies_is_not_read_and_holds_nobody_up() {
 #[test]
 fn a_peer_that_never_takes_its_replies_is_cut_off() {
     run(async {
-        let (server, ..) = serve(Limits::default().write_stall(Duration::from_millis(300))).await;
+        let (server, ..) = serve(Limits::default().write_stall(Duration::from_millis(300)).errors(UNCOUNTED)).await;
         let victim: LabClient = rpc::connect(server.endpoint()).await.unwrap();
         let mut raw = Raw::client(server.endpoint()).await;
         let flood = async {
@@ -190,5 +196,89 @@ fn a_call_to_a_peer_that_reads_nothing_keeps_its_deadline() {
         }
         filling.iter().for_each(|call| call.abort());
         drop(raw);
+    });
+}
+
+#[test]
+fn a_server_that_holds_much_refuses_sessions_and_then_connections_until_it_holds_less() {
+    run(async {
+        const ALL: u64 = 100 << 20;
+        let budget = Budget::new(ALL);
+        let server = Server::builder().service(LabServer::new(Bench::new().0)).budget(budget.clone());
+        let server = server.listen("tcp://127.0.0.1:0").await.unwrap();
+        let connection = Connection::open(server.endpoint()).await.unwrap();
+        let lab: LabClient = connection.session().open().await.unwrap();
+        let mut others = budget.share();
+        // What the connection holds is little beside a hundredth.
+        others.set(ALL / 100 * 84);
+        let _below: LabClient = connection.session().open().await.unwrap();
+        others.set(ALL / 100 * 85);
+        match connection.session().open::<LabClient>().await {
+            Err(OpenError::Rejected { reason, .. }) => assert_eq!(reason.code, Code::REFUSED, "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        // Connections are taken still, and sessions that there are go on.
+        let _further = Connection::open(server.endpoint()).await.unwrap();
+        others.set(ALL / 100 * 95);
+        // One may have been waited for already.
+        let _last = Connection::open(server.endpoint()).await.unwrap();
+        let endpoint = server.endpoint().to_string();
+        let waiting = tokio::spawn(async move { rpc::connect::<LabClient>(&endpoint).await });
+        for _ in 0..100 {
+            assert_eq!(lab.text("mine").await.unwrap(), "MINE");
+        }
+        assert!(!waiting.is_finished(), "it waits to be accepted");
+        drop(others);
+        let waiting = soon("there is room again", waiting).await.unwrap().unwrap();
+        assert_eq!(waiting.text("mine too").await.unwrap(), "MINE TOO");
+    });
+}
+
+#[test]
+fn what_nobody_takes_is_counted_in_both_directions_and_not_for_longer_than_it_is_there() {
+    run(async {
+        let (server, _, events) = serve(Limits::default().write_stall(HANG)).await;
+        let held = || server.budget().held();
+        let connection = Connection::open(server.endpoint()).await.unwrap();
+        let lab: LabClient = connection.session().open().await.unwrap();
+        let base = held();
+        assert!(base > 0, "a connection counts for something");
+        // Items that the handler does not read.
+        let items = stream::iter((0..10).map(|_| Bytes::from(vec![0; 20_000]))).chain(stream::pending());
+        let call = tokio::spawn(lab.hold(7, items));
+        events.started(7).await;
+        eventually("they are counted", || held() >= base + 200_000).await;
+        call.abort();
+        events.dropped(7).await;
+        eventually("they are gone", || held() < base + 200_000).await;
+        // Answers that the peer does not take.
+        let mut raw = Raw::client(server.endpoint()).await;
+        raw.session(0).await;
+        for n in 0..20 {
+            raw.write(&open(0, 2 * n, method("zeros"), flag::END, &args(&(4_000_000u64,)))).await;
+        }
+        eventually("they are counted", || held() >= 60_000_000).await;
+        drop((raw, connection, lab));
+        eventually("nothing is left", || held() == 0).await;
+    });
+}
+
+#[test]
+fn a_server_goes_away_from_a_connection_without_sessions_and_from_no_other() {
+    run(async {
+        let short = Duration::from_millis(150);
+        let (server, ..) = serve(Limits::default().idle(short).keepalive_interval(Duration::from_millis(100))).await;
+        let used: LabClient = rpc::connect(server.endpoint()).await.unwrap();
+        let unused = Connection::open(server.endpoint()).await.unwrap();
+        let reason = soon("the server goes away", unused.closed()).await;
+        assert!(matches!(&reason, ConnectionError::ClosedByPeer(why) if why.code == Code::NO_ERROR), "{reason}");
+        // One whose session has closed counts from then on.
+        let let_go = Connection::open(server.endpoint()).await.unwrap();
+        let lab: LabClient = let_go.session().open().await.unwrap();
+        tokio::time::sleep(2 * short).await;
+        assert_eq!(lab.text("still here").await.unwrap(), "STILL HERE");
+        drop(lab);
+        soon("the server goes away", let_go.closed()).await;
+        assert_eq!(used.text("still here").await.unwrap(), "STILL HERE");
     });
 }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use rpc::{Address, BoxFuture, Connected, Connection, Endpoint, Incoming, Limits, Listener, Peer, Principal, Server};
+use rpc::{
+    Address, BoxFuture, Connected, Connection, ConnectionError, Endpoint, Incoming, Limits, Listener, OpenError, Peer, Principal,
+    Server,
+};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::mpsc;
 
@@ -16,13 +19,13 @@ enum Came {
     Error(io::ErrorKind),
     Failed(io::ErrorKind),
     Stuck,
-    Client(DuplexStream),
+    Client(DuplexStream, Peer),
 }
 
 /// A listener that does as it is told, and then as it is sent.
 struct Odd {
     first: VecDeque<Came>,
-    rest: mpsc::UnboundedReceiver<DuplexStream>,
+    rest: mpsc::UnboundedReceiver<(DuplexStream, Peer)>,
 }
 
 fn alice() -> Peer {
@@ -35,7 +38,7 @@ impl Listener for Odd {
             let came = match self.first.pop_front() {
                 Some(came) => came,
                 None => match self.rest.recv().await {
-                    Some(client) => Came::Client(client),
+                    Some((client, peer)) => Came::Client(client, peer),
                     None => std::future::pending().await,
                 },
             };
@@ -43,7 +46,7 @@ impl Listener for Odd {
                 Came::Error(kind) => Err(kind.into()),
                 Came::Failed(kind) => Ok(Incoming::new(std::future::ready(Err(kind.into())))),
                 Came::Stuck => Ok(Incoming::new(std::future::pending())),
-                Came::Client(io) => Ok(Incoming::ready(Connected::new(io, alice()))),
+                Came::Client(io, peer) => Ok(Incoming::ready(Connected::new(io, peer))),
             }
         })
     }
@@ -53,17 +56,22 @@ impl Listener for Odd {
     }
 }
 
-fn serve(first: impl IntoIterator<Item = Came>, limits: Limits) -> (Server, mpsc::UnboundedSender<DuplexStream>) {
+fn serve(first: impl IntoIterator<Item = Came>, limits: Limits) -> (Server, mpsc::UnboundedSender<(DuplexStream, Peer)>) {
     let (clients, rest) = mpsc::unbounded_channel();
     let listener = Odd { first: first.into_iter().collect(), rest };
     let server = Server::builder().service(LabServer::new(Bench::new().0)).limits(limits).serve(listener).unwrap();
     (server, clients)
 }
 
-async fn works(clients: &mpsc::UnboundedSender<DuplexStream>) {
+/// A client of somebody's connects.
+async fn connect(clients: &mpsc::UnboundedSender<(DuplexStream, Peer)>, who: Peer) -> Result<Connection, OpenError> {
     let (ours, theirs) = duplex(4096);
-    clients.send(theirs).unwrap();
-    let connection = Connection::builder().open_over(Connected::new(ours, Peer::new("odd://server"))).await.unwrap();
+    clients.send((theirs, who)).unwrap();
+    Connection::builder().open_over(Connected::new(ours, Peer::new("odd://server"))).await
+}
+
+async fn works(clients: &mpsc::UnboundedSender<(DuplexStream, Peer)>) {
+    let connection = connect(clients, alice()).await.unwrap();
     assert_eq!(connection.peer().endpoint, "odd://server");
     let lab: LabClient = connection.session().open().await.unwrap();
     assert_eq!(lab.text("it works").await.unwrap(), "IT WORKS");
@@ -97,5 +105,24 @@ fn set_ups_that_hang_count_as_connections_until_their_time_is_over() {
         let limits = Limits::default().connections(2).handshake(Duration::from_millis(200));
         let (_server, clients) = serve([Came::Stuck, Came::Stuck], limits);
         soon("a client is served", works(&clients)).await;
+    });
+}
+
+#[test]
+fn a_peer_has_its_connections_and_no_more_and_others_do_not_notice() {
+    run(async {
+        let (_server, clients) = serve([], Limits::default().per_peer(2));
+        let bob = || Peer::new("tcp://192.0.2.7:1");
+        // The first is below the limit, the second at it.
+        let (first, _second) = (connect(&clients, alice()).await.unwrap(), connect(&clients, alice()).await.unwrap());
+        let error = connect(&clients, alice()).await.unwrap_err();
+        assert!(matches!(error, OpenError::Connection(ConnectionError::Io { .. })), "{error}");
+        let others = [connect(&clients, bob()).await.unwrap(), connect(&clients, bob()).await.unwrap()];
+        assert!(connect(&clients, bob()).await.is_err());
+        drop(others);
+        first.close().await;
+        // The server may learn of it a moment later.
+        let again = async { while connect(&clients, alice()).await.is_err() {} };
+        soon("there is room again", again).await;
     });
 }

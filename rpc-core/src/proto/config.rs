@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bucket::Allowance;
 use crate::wire::header::MAX_LEN;
 use crate::wire::hello::{SMALLEST_FRAME, Windows};
 
@@ -44,6 +45,15 @@ limits! {
     /// Connections that a server has at a time; further ones wait with the operating system until one has ended, and
     /// are served then. 10,000: with the buffers of idle ones that is less than 1 GiB.
     connections: u64 = 10_000,
+    /// Connections of one peer among them: of an address (IPv6: of a network of 64 bits), or of a user where the transport
+    /// knows which. One more is closed unheard. Those of this machine's own addresses are not counted. 1024: an office
+    /// behind one address fits, and no address takes more than a tenth of `connections`. Behind a proxy that hides its
+    /// clients' addresses it is to be as large as `connections`.
+    per_peer: u64 = 1024,
+    /// Bytes that a server holds for all its peers together, as far as they are counted (see `Budget`). At 85 % new
+    /// sessions are refused, at 95 % no connection is accepted until it is less. 1 GiB: three times the base of 10,000
+    /// connections, and the windows of 300 sessions that nobody reads.
+    memory: u64 = 1024 * 1024 * 1024,
     /// The longest frame accepted, in bytes. 256 KiB: large enough that a 1 MiB message takes five frames, small
     /// enough that the frame in the way of another session's answer is gone in a millisecond at 2 Gbit/s.
     max_frame: u32 = 256 * 1024,
@@ -69,8 +79,21 @@ limits! {
     connection_window: u64 = 4 * 1024 * 1024,
     /// Bytes of replies that a peer may leave untaken before it is not read any more. 64 KiB, as much as a batch.
     owed: u64 = 64 * 1024,
+    /// Calls of the peer that it may cancel within a tenth of a second, in one session: each costs a handler's start. Each
+    /// call that completes makes up for one. 200, and 33 a second: as nghttp2 has it for resets.
+    cancels: Allowance = Allowance::new(200, 33),
+    /// Calls that may break the rules of their exchange, in one session: each makes this side write a RESET. 1000, and 33 a
+    /// second: as many as h2 bears in all, and a trickle for ever.
+    resets: Allowance = Allowance::new(1000, 33),
+    /// All that a peer does wrong on a connection and that does not end it: what counts above, and sessions that are
+    /// rejected or end by its fault. 10,000, and 330 a second, as nghttp2 has it for glitches.
+    errors: Allowance = Allowance::new(10_000, 330),
     /// The time a peer has for the whole handshake. 10 s.
     handshake: Duration = Duration::from_secs(10),
+    /// How long a server keeps a connection on which no session is open, before it goes away in good order. For ever:
+    /// clients hold connections for later, and to be called, and whoever wants to hold one for no good opens a session.
+    /// It is for servers whose clients all open one, and sometimes forget a connection.
+    idle: Duration = LONGEST,
     /// Silence after which a PING goes out; the server's value holds for both sides. 15 s.
     keepalive_interval: Duration = Duration::from_secs(15),
     /// Silence behind a PING after which the peer counts as gone; the server's value holds for both sides. 10 s.
@@ -92,6 +115,9 @@ limits! {
 
 /// The smallest window that makes progress worth its frames, in bytes.
 pub const SMALLEST_WINDOW: u64 = 512;
+
+/// The least memory of a server that serves anybody, in bytes.
+pub const SMALLEST_MEMORY: u64 = 1024 * 1024;
 
 /// The largest window, in bytes: far more than anybody holds, and far from where varints end.
 pub const LARGEST_WINDOW: u64 = 1 << 40;
@@ -128,6 +154,7 @@ impl Limits {
             ("session_window", self.session_window, windows.clone()),
             ("connection_window", self.connection_window, windows.clone()),
             ("owed", self.owed, windows),
+            ("memory", self.memory, SMALLEST_MEMORY..=LARGEST_WINDOW),
             ("metadata_bytes", self.metadata_bytes.into(), 0..=MOST_METADATA.into()),
         ];
         for (name, value, range) in sizes {
@@ -138,6 +165,10 @@ impl Limits {
         }
         let counts = [
             ("connections", self.connections),
+            ("per_peer", self.per_peer),
+            ("cancels", self.cancels.burst.into()),
+            ("resets", self.resets.burst.into()),
+            ("errors", self.errors.burst.into()),
             ("sessions", self.sessions),
             ("exchanges", self.exchanges),
             ("handlers", self.handlers),
@@ -152,6 +183,7 @@ impl Limits {
         }
         let times = [
             ("handshake", self.handshake, SHORTEST),
+            ("idle", self.idle, SHORTEST),
             ("keepalive_interval", self.keepalive_interval, SMALLEST_KEEPALIVE),
             ("keepalive_timeout", self.keepalive_timeout, SMALLEST_KEEPALIVE),
             ("write_stall", self.write_stall, SHORTEST),
@@ -186,6 +218,8 @@ impl Limits {
             max_deadline: self.max_deadline,
             metadata_bytes: self.metadata_bytes,
             metadata_entries: self.metadata_entries,
+            cancels: self.cancels,
+            resets: self.resets,
         }
     }
 }
@@ -205,6 +239,10 @@ pub struct SessionConfig {
     pub metadata_bytes: u32,
     /// See [`Limits::metadata_entries`].
     pub metadata_entries: u32,
+    /// See [`Limits::cancels`].
+    pub cancels: Allowance,
+    /// See [`Limits::resets`].
+    pub resets: Allowance,
 }
 
 /// A bound as people write it.
@@ -230,8 +268,10 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    const CASES: [Case; 20] = [
+    const CASES: [Case; 26] = [
         ("connections", 1, 1 << 31, |limits, n| limits.connections(n)),
+        ("per_peer", 1, 1 << 31, |limits, n| limits.per_peer(n)),
+        ("memory", 1 << 20, 1 << 40, |limits, n| limits.memory(n)),
         ("max_frame", 4096, (1 << 24) - 1, |limits, n| limits.max_frame(n as u32)),
         ("max_message", 1, u32::MAX as u64, |limits, n| limits.max_message(n as u32)),
         ("reassembly", 0, 1 << 40, |limits, n| limits.reassembly(n)),
@@ -242,7 +282,11 @@ mod tests {
         ("session_window", 512, 1 << 40, |limits, n| limits.session_window(n)),
         ("connection_window", 512, 1 << 40, |limits, n| limits.connection_window(n)),
         ("owed", 512, 1 << 40, |limits, n| limits.owed(n)),
+        ("cancels", 1, 1 << 31, |limits, n| limits.cancels(Allowance::new(n as u32, 33))),
+        ("resets", 1, 1 << 31, |limits, n| limits.resets(Allowance::new(n as u32, 33))),
+        ("errors", 1, 1 << 31, |limits, n| limits.errors(Allowance::new(n as u32, 330))),
         ("handshake", 1, AGES, |limits, n| limits.handshake(ms(n))),
+        ("idle", 1, AGES, |limits, n| limits.idle(ms(n))),
         ("keepalive_interval", 100, AGES, |limits, n| limits.keepalive_interval(ms(n))),
         ("keepalive_timeout", 100, AGES, |limits, n| limits.keepalive_timeout(ms(n))),
         ("write_stall", 1, AGES, |limits, n| limits.write_stall(ms(n))),

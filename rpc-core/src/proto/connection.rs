@@ -12,10 +12,12 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
+use super::bucket::Bucket;
 use super::config::{Limits, SMALLEST_KEEPALIVE};
 use super::error::{ConnectionError, ProtocolError};
 use super::input::Input;
 use super::outbox::{Outbox, Output, SessionSlot};
+use super::patience::Toll;
 use super::table::DenseHasher;
 use super::time::Time;
 use crate::code::Code;
@@ -153,6 +155,10 @@ pub struct Connection {
     owed: usize,
     raise: Option<u64>,
 
+    /// What the peer may do wrong, and what it did since that was charged.
+    errors: Bucket,
+    wrong: u64,
+
     started: Time,
     last_received: Time,
     pinged: Option<Time>,
@@ -173,6 +179,8 @@ impl Connection {
         let side = handshake.side;
         let mut connection = Self {
             allowed: limits.connection_window,
+            errors: Bucket::new(limits.errors),
+            wrong: 0,
             handshake,
             limits,
             state: State::Greeting { preface: true },
@@ -437,7 +445,7 @@ impl Connection {
             }
             alias => {
                 let alias = alias.copied();
-                self.handle_session_frame(frame, alias)
+                self.handle_session_frame(frame, alias, now)
             }
         }
     }
@@ -447,6 +455,7 @@ impl Connection {
         &mut self,
         frame: Frame<'i>,
         alias: Option<Alias>,
+        now: Time,
     ) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
         let sid = frame.sid;
         match (frame.kind, alias) {
@@ -459,6 +468,8 @@ impl Connection {
                     return Err(ProtocolError::new(Code::PROTOCOL, "S_OPEN behind GOAWAY_ACK").into());
                 }
                 self.next_remote += 2;
+                // Whoever goes on after its sessions failed has to pass here.
+                self.charge(Toll::default(), now)?;
                 if self.leaving.is_some() {
                     self.reject(sid, Reason::new(Code::REFUSED, "this side is going away"));
                     return Ok(Some(ConnectionEvent::Ignored));
@@ -591,8 +602,26 @@ impl Connection {
         self.say(session_head(kind::S_ACCEPT, 0, self.on_wire(sid)), body);
     }
 
+    /// One of the peer's sessions came to its end by its fault. It is charged when the peer opens the next one.
+    pub fn failed(&mut self) {
+        self.wrong += 1;
+    }
+
+    /// Charges what the peer provoked in one of its sessions.
+    ///
+    /// # Errors
+    /// It was too much for one connection, whatever sessions it is spread over.
+    pub fn charge(&mut self, toll: Toll, now: Time) -> Result<(), ConnectionError> {
+        let wrong = std::mem::take(&mut self.wrong) + toll.cancels + toll.resets;
+        if self.errors.take(wrong, toll.completed, now) {
+            return Ok(());
+        }
+        Err(ProtocolError::new(Code::CALM, "too many errors and cancelled calls").into())
+    }
+
     /// Rejects a session of the peer. It is told the codecs that sessions of this connection can have.
     pub fn reject(&mut self, sid: Sid, reason: Reason) {
+        self.wrong += 1;
         let mut body = Vec::new();
         Reject { reason, codecs: self.negotiated.codecs.clone() }.write(&mut body);
         self.say(session_head(kind::S_REJECT, 0, self.on_wire(sid)), body);

@@ -211,6 +211,8 @@ pub(super) struct Exchange<U> {
     /// The place in the sequence of the frame that completed the arguments (calls of this side): whoever received fewer
     /// frames cannot have started anything.
     pub(super) asked_at: u64,
+    /// When OPEN arrived (calls of the peer that were not cancelled or overdue).
+    pub(super) arrived: Option<Time>,
     /// It has exchange credit (calls of this side).
     pub(super) granted: bool,
     /// It stands in the session's ring.
@@ -283,6 +285,14 @@ impl<U> Exchange<U> {
         let item = self.streams.as_ref().and_then(|streams| streams.outgoing.front());
         let next = self.tx.body.as_ref().map(Body::as_slice).or(item);
         next.map_or(0, |message| message.len() - self.tx.written.min(message.len()))
+    }
+
+    /// Bytes that have arrived and were not taken, and bytes that wait to be written.
+    pub(super) fn footprint(&self) -> u64 {
+        // What is discarded is not kept, but never credited to its stream either.
+        let arrived = if self.rx.discard { 0 } else { self.rx.credit.held() };
+        let items = self.streams.as_ref().map_or(0, |streams| streams.outgoing.bytes());
+        arrived + (self.tx.body.as_ref().map_or(0, |body| body.as_slice().len()) + items) as u64
     }
 
     /// Whether the peer sent, or may still send, what the application has not taken.

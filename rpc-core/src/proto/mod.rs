@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! session → exchange → {credit, batch, table}      connection → {outbox, input}
-//!      both → {config, error, time}
+//!      both → {config, patience} → bucket, error, time
 //! ```
 //! A [`Connection`] does not contain sessions. It cuts frames out of the byte stream, negotiates, and tells which
 //! session a frame is for; a [`Session`] is a value of its own, because it is meant to outlive its connection. What a
 //! session has to say it writes into the connection's [`Outbox`], which is also where they meet the scheduler.
 
 pub mod batch;
+pub mod bucket;
 pub mod config;
 pub mod connection;
 pub mod credit;
@@ -16,16 +17,19 @@ pub mod error;
 mod exchange;
 pub mod input;
 pub mod outbox;
+pub mod patience;
 pub mod session;
 mod table;
 pub mod time;
 
 pub use batch::Batch;
+pub use bucket::{Allowance, Bucket};
 pub use config::{Limits, SessionConfig};
 pub use connection::{Connection, ConnectionEvent, Handshake, Negotiated};
 pub use error::{ConnectionError, ExchangeFault, Origin, ProtocolError};
 pub use exchange::{AnswerKind, Body};
 pub use input::Input;
 pub use outbox::Outbox;
+pub use patience::Toll;
 pub use session::{Answer, Closed, Items, Link, OpenCommand, Resting, Session, SessionEvent};
 pub use time::Time;

@@ -235,6 +235,11 @@ impl Outbox {
         self.open && self.next_is_none() && self.output.len() < BATCH
     }
 
+    /// Bytes that wait for the next [`swap`](Self::swap).
+    pub fn waiting(&self) -> usize {
+        self.output.len() + self.control.len()
+    }
+
     /// Whether the batch is full.
     #[inline]
     pub fn is_full(&self) -> bool {

@@ -60,6 +60,10 @@ impl<T> Table<T> {
         self.entries.len() - self.free.len()
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|(_, value)| value.as_ref())
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ExchangeKey, &mut T)> {
         self.entries.iter_mut().enumerate().filter_map(|(slot, (generation, value))| {
             let key = ExchangeKey { slot: slot as u32, generation: *generation };

@@ -12,6 +12,8 @@ pub(crate) struct Bench {
     pub(crate) session: Session<()>,
     pub(crate) out: Outbox,
     pub(crate) limits: Limits,
+    /// When the next frame arrives.
+    pub(crate) now: Time,
 }
 
 impl Bench {
@@ -21,7 +23,7 @@ impl Bench {
         let mut session = Session::new(side, limits.session());
         session.granted(limits.windows());
         session.attach(Link { slot: SessionSlot(0), sid: None });
-        Self { session, out, limits }
+        Self { session, out, limits, now: Time::default() }
     }
 
     pub(crate) fn acceptor() -> Self {
@@ -40,7 +42,7 @@ impl Bench {
         input.advance(bytes.len());
         let raw = input.next_frame(self.limits.max_frame).unwrap().unwrap();
         let frame = Frame::read(raw, Mode::Single).unwrap();
-        let event = self.session.handle_frame(&frame, Time::default(), || ());
+        let event = self.session.handle_frame(&frame, self.now, || ());
         self.session.flush(&mut self.out);
         event
     }

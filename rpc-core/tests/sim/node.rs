@@ -32,8 +32,8 @@ pub(crate) enum Event {
 
 impl Attached {
     /// A session with nothing under way is written down and woken again: nobody may notice.
-    fn nap(&mut self, limits: &Limits) {
-        if let Some(resting) = self.core.rest(&[]) {
+    fn nap(&mut self, limits: &Limits, now: Time) {
+        if let Some(resting) = self.core.rest(&[], now) {
             let (mut woken, []) = Session::wake(&resting, self.core.side(), limits.session());
             woken.attach(self.core.link().expect("it is attached"));
             self.core = woken;
@@ -162,7 +162,7 @@ impl Node {
                 Some(ConnectionEvent::Frame { slot, frame }) => {
                     let index = slot.0 as usize;
                     let attached = self.sessions.get_mut(&index).expect("aliases lead to sessions");
-                    attached.nap(&self.limits);
+                    attached.nap(&self.limits, now);
                     match attached.core.handle_frame(&frame, now, || u64::MAX) {
                         Ok(event) => {
                             if matches!(event, Some(SessionEvent::Aborted(_))) {

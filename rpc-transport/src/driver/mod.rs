@@ -7,6 +7,7 @@
 //! The reader never waits for the writer: where the socket takes nothing, reading goes on (docs/PROTOCOL.md §7.4), but
 //! for one bound: while a peer does not take the replies it is owed, it is not read either.
 
+mod memory;
 mod read;
 mod sessions;
 mod table;
@@ -30,11 +31,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use crate::budget::Share;
 use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
 use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::Stream;
+use memory::Memory;
 use table::Sessions;
 use write::{Batching, Written};
 
@@ -96,6 +99,9 @@ pub(crate) struct Driver {
     draining: Option<Time>,
     /// Calls that were under way when their session was cut off.
     cut: u64,
+    /// Since when no session is open, as far as was looked.
+    idle: Option<Time>,
+    memory: Memory,
 
     sleep: Pin<Box<Sleep>>,
     armed: Time,
@@ -129,13 +135,15 @@ pub(crate) struct Start {
     pub(crate) services: Arc<Services>,
     /// Told when the handshake is over.
     pub(crate) connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
+    /// Where what it holds for the peer is counted.
+    pub(crate) share: Option<Share>,
 }
 
 impl Driver {
     /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
     pub(crate) fn new(io: Stream, start: Start, link: Arc<Link>) -> Self {
         let (now, _) = clock::now();
-        let Start { handshake, services, connected } = start;
+        let Start { handshake, services, connected, share } = start;
         let limits = link.limits.clone();
         Self {
             io,
@@ -157,6 +165,8 @@ impl Driver {
             closing: false,
             draining: None,
             cut: 0,
+            idle: None,
+            memory: Memory::new(share),
             sleep: Box::pin(tokio::time::sleep_until(clock::instant(now.after(limits.handshake)).into())),
             armed: now.after(limits.handshake),
             sleep_polled: false,
@@ -233,6 +243,7 @@ impl Driver {
     fn timers(&mut self, cx: &mut Context<'_>, now: Time) -> Result<(), ConnectionError> {
         let earlier = |time: Option<Time>| time.is_some_and(|time| time < self.armed);
         let due = now >= self.armed || !self.sleep_polled || earlier(self.deadline) || earlier(self.draining);
+        let due = due || earlier(self.memory.next());
         if !due {
             return Ok(());
         }
@@ -248,13 +259,15 @@ impl Driver {
         }
         if now >= self.rest_at {
             self.rest_at = now.after(REST);
-            self.lay_to_rest();
+            self.lay_to_rest(now);
         }
         let stall = self.stalled.map(|since| since.after(self.limits.write_stall));
+        self.count_memory(now);
+        let idle = self.leave_where_idle(now);
         if self.draining.is_some_and(|until| now >= until) {
             return Err(ConnectionError::Closed);
         }
-        let next = [Some(self.connection.next_timeout()), self.deadline, stall, self.draining];
+        let next = [Some(self.connection.next_timeout()), self.deadline, stall, self.draining, idle, self.memory.next()];
         let next = next.into_iter().flatten().min().unwrap_or(now);
         // A timer that rings too early costs one look; setting it anew for each call would cost far more. It is polled
         // only where it was set or rings: the task it wakes is always this one.

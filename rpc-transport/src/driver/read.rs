@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rpc_core::code::Code;
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, SessionEvent, Time};
+use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, SessionEvent, Time, Toll};
 use rpc_core::wire::frame::{Frame, Reason};
 use tokio::io::ReadBuf;
 
@@ -42,6 +42,7 @@ impl Driver {
             // What the handlers of this turn write, this turn takes along: nobody needs to wake the driver for it.
             self.link.lock().driver = None;
             self.connection.heard(now);
+            self.memory.heard(n, now);
             self.handle(now)?;
             if full {
                 self.input.grow(READ_BUFFER);
@@ -74,9 +75,19 @@ impl Driver {
                             instant: self.instant,
                         };
                         match turn.handle(entry, &frame) {
-                            Ok(None) => {}
-                            Ok(Some(end)) => self.session_event(slot, end),
-                            Err(error) => self.abort(slot, &error),
+                            Ok((None, None)) => {}
+                            Ok((end, toll)) => {
+                                if let Some(end) = end {
+                                    self.session_event(slot, end);
+                                }
+                                if let Some(toll) = toll {
+                                    self.connection.charge(toll, now)?;
+                                }
+                            }
+                            Err(error) => {
+                                self.connection.failed();
+                                self.abort(slot, &error);
+                            }
                         }
                     }
                 }
@@ -91,7 +102,7 @@ impl Driver {
                     }
                 }
                 ConnectionEvent::SessionOpened { sid, open } => {
-                    self.accept(sid, &open);
+                    self.accept(sid, &open, now);
                     self.flush_connection();
                 }
                 ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
@@ -154,7 +165,7 @@ struct FrameTurn<'a> {
 
 impl FrameTurn<'_> {
     #[inline]
-    fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+    fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<(Option<SessionEvent>, Option<Toll>), ProtocolError> {
         let mut core = entry.state.lock();
         let event = core.proto.handle_frame(frame, self.now, Slot::default)?;
         let (mut arrival, mut rest) = (None, None);
@@ -184,6 +195,7 @@ impl FrameTurn<'_> {
             }
             event => rest = event,
         }
+        let toll = if core.proto.is_provoked() { Some(core.proto.charge_toll(self.now)?) } else { None };
         let wake = core.flush();
         drop(core);
         fire(wake);
@@ -191,7 +203,7 @@ impl FrameTurn<'_> {
             *self.handlers += 1;
             offered.start(&entry.state, arrival, entry.decoding, self.instant, self.link);
         }
-        Ok(rest)
+        Ok((rest, toll))
     }
 }
 

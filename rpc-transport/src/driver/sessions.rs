@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rpc_core::code::Code;
 use rpc_core::codec::{Codec, DecodeLimits, nothing_in_common};
 use rpc_core::id::{Sid, Side};
+use rpc_core::proto::config::LONGEST;
 use rpc_core::proto::outbox::SessionSlot;
 use rpc_core::proto::{Connection, Limits, Link as Place, ProtocolError, Session, Time};
 use rpc_core::streaming::Decoding;
@@ -52,6 +53,7 @@ impl Driver {
             Ok(sid) => {
                 // What the acceptor grants is known with its answer; until then nothing is decoded.
                 let decoding = Decoding { codec: Codec::Postcard, limits: None };
+                self.idle = None;
                 self.sessions.insert(Entry { state, sid, offered: None, decoding, opening: Some(done), seen: (0, 0) });
                 self.flush_connection();
             }
@@ -78,7 +80,7 @@ impl Driver {
     }
 
     /// The peer opens a session.
-    pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen) {
+    pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen, now: Time) {
         let Some(offered) = self.services.get(&open.service) else {
             let text = format!("no service is named `{}` here; there is: {}", open.service, self.services.names());
             return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
@@ -96,11 +98,15 @@ impl Driver {
             let text = format!("the sides' methods differ, and the {} here do not fit a frame of the peer's", info.methods.len());
             return self.connection.reject(sid, Reason::new(Code::TOO_LARGE, text));
         }
+        if self.memory.is_tight() {
+            return self.connection.reject(sid, Reason::new(Code::REFUSED, "too much memory is in use here; try again later"));
+        }
+        self.idle = None;
         let slot = self.sessions.next_slot();
         let mut proto = Session::new(Side::Acceptor, self.limits.session());
         proto.granted(open.windows);
         // It wakes with its first frame, which may never come.
-        match proto.rest(&[sid.0, offered.index, u64::from(codec.wire_id())]) {
+        match proto.rest(&[sid.0, offered.index, u64::from(codec.wire_id())], now) {
             Some(resting) => self.sessions.insert_resting(resting),
             None => {
                 proto.attach(self.link_of(slot, sid));
@@ -113,7 +119,7 @@ impl Driver {
 
     /// Lays sessions to rest in which nothing has happened since the last look, and of which nobody has a handle. Their
     /// peers opened them, so that only a frame of theirs can wake them.
-    pub(super) fn lay_to_rest(&mut self) {
+    pub(super) fn lay_to_rest(&mut self, now: Time) {
         self.sessions.lay_to_rest(|entry| {
             let offered = entry.offered.as_ref()?;
             if Arc::strong_count(&entry.state) > 1 || Arc::weak_count(&entry.state) > 0 {
@@ -124,7 +130,7 @@ impl Driver {
             if std::mem::replace(&mut entry.seen, counts) != counts {
                 return None;
             }
-            core.proto.rest(&[entry.sid.0, offered.index, u64::from(entry.decoding.codec.wire_id())])
+            core.proto.rest(&[entry.sid.0, offered.index, u64::from(entry.decoding.codec.wire_id())], now)
         });
     }
 
@@ -156,6 +162,21 @@ impl Driver {
         }
         self.sessions.awake().for_each(|entry| entry.state.act(|session| session.close()));
         self.reject_waiting();
+    }
+
+    /// Goes away where no session was open for as long as the limit allows. Returns when that would be.
+    pub(super) fn leave_where_idle(&mut self, now: Time) -> Option<Time> {
+        let empty = self.sessions.is_empty() && self.connection.is_open();
+        if self.connection.side() == Side::Initiator || !empty || self.limits.idle == LONGEST || self.draining.is_some() {
+            return None;
+        }
+        let until = self.idle.get_or_insert(now).after(self.limits.idle);
+        if now < until {
+            return Some(until);
+        }
+        // In good order: a session that is on its way is told that it was not opened.
+        self.drain(now.after(self.limits.keepalive_timeout));
+        self.draining
     }
 
     /// Nobody opens sessions on this connection any more.

@@ -26,6 +26,15 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The slot that the next session will have.
     pub(super) fn next_slot(&self) -> SessionSlot {
         SessionSlot(self.free.last().copied().unwrap_or(self.places.len() as u32))

@@ -67,6 +67,7 @@ impl Driver {
     /// The socket takes no more. Commands are still heard, and the time of new calls begins; bytes wait for the socket.
     fn blocked(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Written, ConnectionError> {
         self.interrupted = true;
+        self.memory.look(now);
         if self.stalled.is_none() {
             self.stalled = Some(now);
             // The time-out of a stalled write must find the timer set.

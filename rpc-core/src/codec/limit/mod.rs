@@ -34,6 +34,10 @@ const MAX_SIZE_HINT: usize = 64;
 
 const MIB: usize = 1 << 20;
 
+/// Elements that even the shortest message may hold. Only those that need no bytes outnumber the bytes of their message,
+/// and a loop over so many takes a fraction of a millisecond; over four millions it takes 20, for a message of nine bytes.
+const FLOOR_ITEMS: usize = 64 * 1024;
+
 /// How much one message may cost to decode.
 ///
 /// ```
@@ -80,7 +84,8 @@ impl DecodeLimits {
     }
 
     /// How many elements and map entries a message may hold in all: 4 194 304 unless set, which is one for each byte of
-    /// the longest default message, so that a plain `Vec<u8>` of that size passes.
+    /// the longest default message, so that a plain `Vec<u8>` of that size passes. Above 65 536 it may hold no more than it
+    /// has bytes: elements that need none are worth nobody's time.
     #[must_use]
     pub const fn max_items(mut self, items: usize) -> Self {
         self.items = items;
@@ -166,14 +171,16 @@ where
     T: Deserialize<'de>,
 {
     let budget_bytes = limits.budget_bytes(wire_bytes);
+    let budget_items = limits.items.min(wire_bytes.max(FLOOR_ITEMS));
     let mut budget = Budget {
-        items: limits.items,
+        items: budget_items,
         bytes: budget_bytes,
         depth: limits.depth,
         // The value itself lies on the caller's stack.
         room: size_of::<T>(),
         limits,
         budget_bytes,
+        budget_items,
         exceeded: None,
     };
     let result = T::deserialize(Limited { inner, budget: &mut budget });
@@ -195,6 +202,7 @@ struct Budget<'l> {
     room: usize,
     limits: &'l DecodeLimits,
     budget_bytes: usize,
+    budget_items: usize,
     exceeded: Option<LimitExceeded>,
 }
 
@@ -244,7 +252,7 @@ impl Budget<'_> {
     fn exceed<E: Error>(&mut self, limit: Limit) -> E {
         let max = match limit {
             Limit::Depth => self.limits.depth,
-            Limit::Items => self.limits.items,
+            Limit::Items => self.budget_items,
             Limit::Bytes => self.budget_bytes,
         };
         // A type that carries on after an error does not get far.

@@ -153,7 +153,7 @@ fn elements_that_need_no_bytes_are_counted() {
     let limits = DecodeLimits::default();
     for announced in [1 << 28, 1 << 60, u64::MAX] {
         let bytes = length(announced);
-        let expected = (Limit::Items, 4_194_304);
+        let expected = (Limit::Items, 65_536);
         assert_eq!(refused::<BTreeSet<()>>(&bytes, &limits), expected);
         assert_eq!(refused::<Vec<()>>(&bytes, &limits), expected);
         assert_eq!(refused::<HashMap<(), ()>>(&bytes, &limits), expected);
@@ -163,11 +163,20 @@ fn elements_that_need_no_bytes_are_counted() {
 #[test]
 fn the_items_limit_is_the_last_number_allowed() {
     let limits = DecodeLimits::default();
-    for allowed in [4_194_303, 4_194_304] {
+    for allowed in [65_535, 65_536] {
         let units: Vec<()> = decode(&length(allowed), &limits).unwrap();
         assert_eq!(units.len() as u64, allowed);
     }
-    assert_eq!(refused::<Vec<()>>(&length(4_194_305), &limits), (Limit::Items, 4_194_304));
+    assert_eq!(refused::<Vec<()>>(&length(65_537), &limits), (Limit::Items, 65_536));
+}
+
+#[test]
+fn a_message_holds_as_many_elements_as_it_has_bytes_up_to_the_limit() {
+    let limits = DecodeLimits::default();
+    for (len, passes) in [(65_537, true), (4_194_304, true), (4_194_305, false)] {
+        let bytes = encoded(&vec![7u8; len]);
+        assert_eq!(decode::<Vec<u8>>(&bytes, &limits).is_ok(), passes, "{len}");
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl<U> Session<U> {
             opener: Side::Initiator,
             held: true,
             asked_at: NOT_ASKED,
+            arrived: None,
             granted: false,
             queued: false,
             explicit,
@@ -159,6 +160,10 @@ impl<U> Session<U> {
     /// Ends the sending direction with a fault; what is queued is dropped.
     pub fn reset(&mut self, key: ExchangeKey, reason: Reason) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
+            if exchange.opener == Side::Acceptor && matches!(reason.code, Code::UNKNOWN_METHOD | Code::BAD_ARGUMENTS) {
+                // Nothing was started, by the caller's fault.
+                self.patience.provoked();
+            }
             exchange.reset(reason);
             self.queue(key);
         }

@@ -55,6 +55,10 @@ impl<U> Session<U> {
     fn expire(&mut self, key: ExchangeKey, opener: Side) {
         let reason = Reason::new(Code::DEADLINE, "");
         if opener == Side::Acceptor {
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                // A CANCEL that crosses this comes for the same reason.
+                exchange.arrived = None;
+            }
             return self.reset(key, reason);
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };

@@ -32,9 +32,10 @@ use crate::metadata::Metadata;
 use crate::proto::batch::Batch;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
-use crate::proto::error::ExchangeFault;
+use crate::proto::error::{ExchangeFault, ProtocolError};
 use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, OpenFields};
 use crate::proto::outbox::{QUANTUM, SessionSlot};
+use crate::proto::patience::{Patience, Toll};
 use crate::proto::table::{Ids, Table};
 use crate::proto::time::Time;
 use crate::wire::frame::Reason;
@@ -178,6 +179,7 @@ pub struct Session<U> {
     admitted: u64,
     admission: VecDeque<ExchangeKey>,
 
+    patience: Patience,
     ack_due: bool,
     closing: Closing,
     failed: Option<Reason>,
@@ -221,6 +223,7 @@ impl<U> Session<U> {
             rx_count: 0,
             admitted: 0,
             admission: VecDeque::new(),
+            patience: Patience::new(config.cancels, config.resets),
             ack_due: false,
             closing: Closing::default(),
             failed: None,
@@ -275,6 +278,25 @@ impl<U> Session<U> {
     /// Bytes received and not yet released, for checks: zero when nothing is live.
     pub fn held(&self) -> u64 {
         self.recv.held()
+    }
+
+    /// Bytes kept for the peer: what has arrived and was not taken, and what waits to be written. A look at each exchange.
+    pub fn footprint(&self) -> u64 {
+        self.exchanges.values().map(Exchange::footprint).sum()
+    }
+
+    /// Whether the peer has provoked something since the last [`charge_toll`](Self::charge_toll). To be asked behind each frame.
+    #[inline]
+    pub fn is_provoked(&self) -> bool {
+        self.patience.is_due()
+    }
+
+    /// Charges what the peer has provoked, and tells it, so that the connection can be charged too.
+    ///
+    /// # Errors
+    /// It was too much: [`abort`](Self::abort) the session.
+    pub fn charge_toll(&mut self, now: Time) -> Result<Toll, ProtocolError> {
+        self.patience.charge(self.finished, now)
     }
 
     /// Session credit for sending, in bytes, for checks.

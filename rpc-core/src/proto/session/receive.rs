@@ -64,8 +64,8 @@ impl<U> Session<U> {
                 self.charge(frame)?;
                 self.handle_data(frame, now)
             }
-            kind::RESET => self.handle_reset(frame),
-            kind::CANCEL => self.handle_cancel(frame),
+            kind::RESET => self.handle_reset(frame, now),
+            kind::CANCEL => self.handle_cancel(frame, now),
             kind::ACCEPT => self.handle_accept(frame),
             kind::MAX_STREAM => self.handle_max_stream(frame),
             kind::MAX_SESSION => self.handle_max_session(frame),
@@ -137,6 +137,7 @@ impl<U> Session<U> {
             held: false,
             explicit: false,
             asked_at: NOT_ASKED,
+            arrived: Some(now),
             granted: false,
             queued: false,
             tx,
@@ -259,6 +260,7 @@ impl<U> Session<U> {
     /// Refuses an exchange: it is reset, and what still comes for it is discarded.
     fn refuse(&mut self, key: ExchangeKey, frame: &Frame<'_>, Refused(reason): Refused) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        self.patience.provoked();
         exchange.rx.fail(reason.clone(), Origin::Local, true);
         exchange.tx.open = None;
         exchange.reset(reason.clone());
@@ -277,6 +279,10 @@ impl<U> Session<U> {
         let key = self.live_rx(frame.xid)?;
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
         if exchange.rx.discard {
+            // What was on its way is within the stream's credit. More costs nothing but work, and is not borne for ever.
+            if exchange.rx.credit.receive(frame.charge()).is_err() {
+                self.patience.provoked();
+            }
             self.release_shared(frame.charge());
             return Ok(self.end_of_rx(key, frame, None));
         }
@@ -481,7 +487,7 @@ impl<U> Session<U> {
         }
     }
 
-    fn handle_reset(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+    fn handle_reset(&mut self, frame: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, ProtocolError> {
         let key = self.live_rx(frame.xid)?;
         let reset = Reset::read(frame.body)?;
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
@@ -493,6 +499,7 @@ impl<U> Session<U> {
         rx.fail(reset.reason, Origin::Peer, true);
         exchange.tx.cancel = None;
         if exchange.tx.open.take().is_some() && exchange.tx.state == TxState::Open {
+            self.patience.cancelled(&mut exchange.arrived, now);
             // The call was withdrawn before its arguments were complete: no handler was started, and none is answered.
             exchange.tx.state = TxState::Ending;
             self.queue(key);
@@ -503,13 +510,22 @@ impl<U> Session<U> {
         Ok(held.then_some(SessionEvent::Readable(key)))
     }
 
-    fn handle_cancel(&mut self, frame: &Frame<'_>) -> Result<Option<SessionEvent>, ProtocolError> {
+    fn handle_cancel(&mut self, frame: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, ProtocolError> {
         let code = read_cancel(frame.body)?;
         let Some(key) = self.known(frame.xid)? else { return Ok(None) };
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(None) };
         if exchange.tx.state == TxState::Done {
             // It crossed the END. A one-way call has no answer to stop, only a handler.
-            return Ok((exchange.held && exchange.opener == Side::Acceptor).then_some(SessionEvent::Cancelled(key)));
+            let stops = exchange.held && exchange.opener == Side::Acceptor;
+            if stops {
+                self.patience.cancelled(&mut exchange.arrived, now);
+            }
+            return Ok(stops.then_some(SessionEvent::Cancelled(key)));
+        }
+        // Once, and not where a part of the answer is out: that call was served.
+        let unanswered = exchange.tx.credit.used() == 0 && !matches!(exchange.tx.state, TxState::Resetting(_));
+        if exchange.opener == Side::Acceptor && unanswered {
+            self.patience.cancelled(&mut exchange.arrived, now);
         }
         let unstarted = exchange.opener == Side::Acceptor && exchange.tx.open.take().is_some();
         exchange.reset(Reason::new(if code == Code::NO_ERROR { Code::CANCELLED } else { code }, ""));

@@ -5,6 +5,7 @@ use super::Session;
 use crate::id::Side;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
+use crate::proto::time::Time;
 use crate::wire::hello::Windows;
 use crate::wire::varint;
 
@@ -27,11 +28,13 @@ impl Resting {
 impl<U> Session<U> {
     /// The session as it can be kept while nothing happens in it, with `owner`'s bytes in front. `None` where something is
     /// under way, or due, or queued.
-    pub fn rest(&self, owner: &[u64]) -> Option<Resting> {
+    pub fn rest(&self, owner: &[u64], now: Time) -> Option<Resting> {
         let busy = self.exchanges.len() > 0 || self.queued() > 0 || self.recv.held() > 0;
         let due = self.control_due || self.control_queued || self.data_queued || self.ack_due || self.stamp_wanted;
         let ending = self.is_closing() || self.peer_closed() || self.failed.is_some();
-        if busy || due || ending || self.blocked_at.is_some() || self.admitted > 0 {
+        // A peer that has tried this side's patience does not get it back by waiting for less than it takes.
+        let tried = !self.patience.is_full(now);
+        if busy || tried || due || ending || self.blocked_at.is_some() || self.admitted > 0 {
             return None;
         }
         let own = &self.config.windows;
@@ -87,6 +90,7 @@ impl<U> Session<U> {
         session.opened = next();
         session.opens_granted = own.exchanges + next();
         (session.accepted, session.finished) = (next(), next());
+        session.patience.resume(session.finished);
         (session.tx_count, session.rx_count) = (next(), next());
         (session.next_local, session.next_remote) = (next(), next());
         session.closing.untaken = next();
@@ -135,11 +139,12 @@ mod tests {
                 session.opened = opened;
                 session.opens_granted += granted;
                 (session.accepted, session.finished) = (finished, finished);
+                session.patience.resume(finished);
                 (session.tx_count, session.rx_count) = (tx, rx);
                 (session.next_local, session.next_remote) = (4 * id, 4 * id + 1);
                 session.closing.untaken = untaken;
             }
-            let resting = session.rest(&[7, 1 << 40]).unwrap();
+            let resting = session.rest(&[7, 1 << 40], Time::from_micros(0)).unwrap();
             let (woken, owner) = Session::<()>::wake::<2>(&resting, Side::Acceptor, config);
             prop_assert_eq!(owner, [7, 1 << 40]);
             prop_assert_eq!(format!("{woken:?}"), format!("{session:?}"));
@@ -151,6 +156,6 @@ mod tests {
     fn windows_that_are_too_large_to_write_down_keep_a_session_awake() {
         let mut session = Session::<()>::new(Side::Acceptor, Limits::default().session());
         session.granted(Windows { stream: varint::MAX, session: varint::MAX, exchanges: varint::MAX, message: varint::MAX });
-        assert_eq!(session.rest(&[]), None);
+        assert_eq!(session.rest(&[], Time::from_micros(0)), None);
     }
 }
