@@ -125,7 +125,7 @@ async fn row(sessions: u64) {
         message: own.max_message.into(),
     };
     let info = EchoClient::info();
-    let open = SessionOpen { service: info.name.into(), fingerprint: info.fingerprint, codecs: vec![1], windows };
+    let open = SessionOpen { service: info.name.into(), fingerprint: info.fingerprint, codecs: vec![1], windows, weight: 16 };
     let mut open_body = Vec::new();
     open.write(&mut open_body);
     let (before, start) = (resident(), Instant::now());

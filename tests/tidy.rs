@@ -16,7 +16,7 @@ const CORE: &[&[&str]] = &[
     &["codec/json", "codec/postcard", "metadata", "wire/header"],
     &["context", "wire/frame"],
     &["wire/hello"],
-    &["proto/batch", "proto/credit", "proto/error", "proto/table", "proto/time"],
+    &["proto/batch", "proto/credit", "proto/error", "proto/schedule", "proto/table", "proto/time"],
     &["proto/bucket"],
     &["proto/config", "proto/patience"],
     &["proto/exchange", "proto/input", "proto/outbox"],

@@ -98,6 +98,7 @@ struct More {
     input: Option<Box<dyn ItemSource>>,
     metadata: Option<Arc<Metadata>>,
     metadata_changed: bool,
+    urgency: Option<u8>,
     deadline: Option<Instant>,
     /// The items that this side sends. Not a lock, for it is never taken: it makes sharable what is only `Send`.
     output: Mutex<Option<Box<dyn ItemEncoder>>>,
@@ -178,6 +179,7 @@ impl Request {
             input: None,
             metadata: more.metadata.clone(),
             metadata_changed: more.metadata_changed,
+            urgency: more.urgency,
             deadline: more.deadline,
             output: Mutex::default(),
             attempts: more.attempts.clone(),
@@ -206,6 +208,18 @@ impl Request {
     #[doc(hidden)]
     pub fn has_changed_metadata(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.metadata_changed)
+    }
+
+    /// Gives the call an urgency. For transports.
+    #[doc(hidden)]
+    pub fn set_urgency(&mut self, urgency: u8) {
+        self.more().urgency = Some(urgency);
+    }
+
+    /// The urgency, where it was given one. For transports.
+    #[doc(hidden)]
+    pub fn urgency(&self) -> Option<u8> {
+        self.more.as_ref()?.urgency
     }
 
     /// Gives the call a deadline. For transports.

@@ -186,6 +186,15 @@ fn the_longest_deadline_is_granted_and_a_longer_one_cut() {
     }
 }
 
+#[test]
+fn a_weight_is_granted_as_far_as_the_limit_goes() {
+    for (wish, granted) in [(1, 1), (63, 63), (64, 64), (65, 64), (256, 64)] {
+        let mut bench = Bench::new(Side::Acceptor, Limits::default());
+        bench.session.weigh_as_wished(wish);
+        assert_eq!(bench.session.weight(), granted);
+    }
+}
+
 /// A default as the document writes it ("4 MiB", "10 s", "1024 of the peer …") as the code shows it.
 fn shown(default: &str) -> String {
     let mut words = default.split([' ', ',']);

@@ -110,7 +110,8 @@ fn greeting(hello: &Hello) -> Vec<u8> {
 }
 
 fn open_session(sid: u64) -> Vec<u8> {
-    let open = SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows() };
+    let open =
+        SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows(), weight: 16 };
     let mut body = Vec::new();
     open.write(&mut body);
     frame(session_head(kind::S_OPEN, 0, Some(Sid(sid))), &body)
@@ -366,7 +367,8 @@ fn an_acknowledgement_that_counts_otherwise_or_comes_unasked_is_a_breach() {
 #[test]
 fn a_departure_is_acknowledged_once_and_no_session_is_opened_behind_it() {
     let mut acceptor = Acceptor::open(Limits::default());
-    let open = SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows() };
+    let open =
+        SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows(), weight: 16 };
     acceptor.connection.open(SessionSlot(0), &open).unwrap();
     acceptor.written();
     let mut body = Vec::new();

@@ -208,7 +208,13 @@ impl Acceptor {
 
     /// The peer opens its next session.
     fn open(&mut self, now: Time) -> Result<Vec<Sid>, ConnectionError> {
-        let open = SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows() };
+        let open = SessionOpen {
+            service: "Kv".into(),
+            fingerprint: 0,
+            codecs: vec![1],
+            windows: Limits::default().windows(),
+            weight: 16,
+        };
         let mut body = Vec::new();
         open.write(&mut body);
         self.next += 2;

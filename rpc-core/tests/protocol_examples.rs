@@ -14,7 +14,7 @@ use rpc_core::proto::{
     SessionEvent, Time,
 };
 use rpc_core::wire::frame::{
-    Abort, GoAway, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
+    Abort, Beside, GoAway, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
 };
 use rpc_core::wire::hello::{Hello, PREFACE, Reject, SessionAccept, SessionOpen, Windows};
 use rpc_core::wire::{Frame, Head, HeadBuf, RawFrame, varint};
@@ -108,7 +108,7 @@ fn hello() -> Hello {
 }
 
 fn session_open() -> SessionOpen {
-    SessionOpen { service: "Kv".into(), fingerprint: fingerprint(), codecs: vec![1], windows: windows() }
+    SessionOpen { service: "Kv".into(), fingerprint: fingerprint(), codecs: vec![1], windows: windows(), weight: 16 }
 }
 
 fn windows() -> Windows {
@@ -191,7 +191,7 @@ fn opens_carry_method_options_and_arguments() {
         let mode = if sid.is_some() { Mode::Multi } else { Mode::Single };
         with_frame(label, mode, |frame| {
             assert_eq!((frame.kind, frame.flags, frame.sid, frame.xid), (kind::OPEN, flags, Sid(0), Xid(xid)), "{label}");
-            assert_eq!(Open::read(&frame).unwrap(), (open, &[][..], &message[..]), "{label}");
+            assert_eq!(Open::read(&frame).unwrap(), (open, Beside::NOTHING, &message[..]), "{label}");
         });
         let mut head = exchange_head(kind::OPEN, flags, sid, Xid(xid));
         open.write(&mut head);
@@ -204,15 +204,23 @@ fn metadata_stand_between_timeout_and_arguments() {
     let mut metadata = Metadata::new();
     metadata.insert("authorization", "letmein").unwrap();
     let open = Open { method: rank("get").into(), timeout_ms: Some(50), total: None };
+    let beside = Beside { metadata: metadata.encoded(), ..Beside::NOTHING };
     let flags = flag::EXT | flag::EOM | flag::END;
     with_frame("open-metadata", Mode::Multi, |frame| {
         assert_eq!((frame.kind, frame.flags, frame.xid), (kind::OPEN, flags, Xid(12)));
-        assert_eq!(Open::read(&frame).unwrap(), (open, metadata.encoded(), &b"\x03key"[..]));
+        assert_eq!(Open::read(&frame).unwrap(), (open, beside, &b"\x03key"[..]));
         assert_eq!(frame.charge(), 30);
+    });
+    with_frame("open-urgent", Mode::Multi, |frame| {
+        let (open, urgent) = (Open { timeout_ms: None, ..open }, Beside { urgency: 0, ..Beside::NOTHING });
+        assert_eq!(Open::read(&frame).unwrap(), (open, urgent, &b"\x03key"[..]));
+        let (mut head, mut body) = (exchange_head(kind::OPEN, flags, SID, Xid(14)), Vec::new());
+        open.write_with(urgent, &mut head, &mut body);
+        assert_eq!(frame_of(head, b"\x03key"), block("open-urgent"));
     });
     let mut head = exchange_head(kind::OPEN, flags, SID, Xid(12));
     let mut body = Vec::new();
-    open.write_with(metadata.encoded(), &mut head, &mut body);
+    open.write_with(beside, &mut head, &mut body);
     body.extend_from_slice(b"\x03key");
     assert_eq!(frame_of(head, &body), block("open-metadata"));
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bench::{Bench, WHOLE, code_of, key_of};
@@ -552,7 +553,7 @@ fn metadata_that_cannot_be_sent_are_a_fault_of_the_call_and_nothing_is_written()
     let mut bench = Bench::initiator();
     let most = Limits::default().metadata_bytes as usize;
     for (size, ok) in [(most - 1, true), (most, true), (most + 1, false)] {
-        let result = bench.session.open_with(command(), metadata_of(2, size).into(), (), &mut bench.out);
+        let result = bench.session.open_with(command(), Arc::new(metadata_of(2, size)).into(), (), &mut bench.out);
         match result {
             Ok(_) => assert_eq!((ok, bench.written()), (true, vec!["OPEN".to_owned()]), "{size}"),
             Err(fault) => {
@@ -569,7 +570,7 @@ fn metadata_that_cannot_be_sent_are_a_fault_of_the_call_and_nothing_is_written()
     let room = bench.session.metadata_room(&bench.out);
     assert_eq!(room, 2000 - 48);
     for (size, ok) in [(room - 1, true), (room, true), (room + 1, false)] {
-        let result = bench.session.open_with(command(), metadata_of(2, size).into(), (), &mut bench.out);
+        let result = bench.session.open_with(command(), Arc::new(metadata_of(2, size)).into(), (), &mut bench.out);
         assert_eq!(
             result.map_err(|fault| (fault.reason.code, fault.sent)).map(drop),
             if ok { Ok(()) } else { Err((Code::TOO_LARGE, false)) }

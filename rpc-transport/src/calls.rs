@@ -21,11 +21,12 @@ impl Service for Calls {
     fn call(&self, mut request: Request) -> ReplyFuture {
         let answer = answer_of(request.info().kind);
         let (items, metadata, deadline) = (request.take_output(), request.shared_metadata(), request.deadline());
+        let urgency = request.urgency();
         let call = match self.0.method(request.method()) {
             Ok(method) => Call::<Reply, Never>::remote(&self.0, method, request.into_body(), items, answer, |_, reply| Ok(reply)),
             Err(fault) => Call::failed(fault),
         };
-        let call = call.prepared(deadline, metadata);
+        let call = call.prepared(deadline, metadata, urgency);
         Box::pin(async move { call.await.unwrap_or_else(|error| Reply::Fault(error.into_fault())) })
     }
 }

@@ -55,6 +55,7 @@ impl<T, E> Layered<T, E> {
         timeout: Option<Duration>,
         inherited: Option<Instant>,
         metadata: Option<Arc<Metadata>>,
+        urgency: Option<u8>,
     ) -> Poll<Result<T, Error<E>>> {
         if let Some(mut request) = self.request.take() {
             let time_left = time_left(timeout, inherited).or(self.default_deadline);
@@ -65,6 +66,9 @@ impl<T, E> Layered<T, E> {
             request.set_deadline(deadline);
             if let Some(metadata) = metadata {
                 request.set_metadata(metadata);
+            }
+            if let Some(urgency) = urgency {
+                request.set_urgency(urgency);
             }
             let attempts = request.attempts().clone();
             self.running = Some(Running { future: self.stack.call(request), attempts, deadline, sleep: None });

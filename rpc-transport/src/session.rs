@@ -11,7 +11,7 @@ use rpc_core::proto::{ConnectionError, Limits, Session as Proto};
 use rpc_core::service::{Service, ServiceInfo};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
-use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+use rpc_core::wire::hello::{DEFAULT_WEIGHT, MAX_WEIGHT, SessionAccept, SessionOpen};
 use tokio::sync::oneshot;
 
 use crate::channel::{Channel, Client};
@@ -29,6 +29,7 @@ pub struct SessionBuilder {
     /// What the connection offers.
     codecs: Vec<Codec>,
     codec: Option<Codec>,
+    weight: u16,
     #[cfg(feature = "tower")]
     layers: Vec<Wrap>,
 }
@@ -45,6 +46,7 @@ impl SessionBuilder {
             trusted: false,
             codecs,
             codec: None,
+            weight: DEFAULT_WEIGHT,
             #[cfg(feature = "tower")]
             layers: Vec::new(),
         }
@@ -55,6 +57,21 @@ impl SessionBuilder {
     pub fn window(mut self, bytes: u64) -> Self {
         self.limits.session_window = bytes;
         self.limits.stream_window = self.limits.stream_window.min(bytes);
+        self
+    }
+
+    /// Gives the session a weight, 1 to 256, among those of its connection; 16 without. Of two sessions that both have
+    /// something to send, one of twice the weight sends twice as many bytes. A session that has the connection to itself
+    /// is not held up by a small weight.
+    ///
+    /// It holds for what this side sends, and is a wish for what the peer does, which takes it as far as its own
+    /// [`Limits::max_weight`] goes (64 by default).
+    ///
+    /// ```ignore
+    /// let backup: BackupClient = connection.session().weight(1).open().await?;
+    /// ```
+    pub fn weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
         self
     }
 
@@ -97,7 +114,8 @@ impl SessionBuilder {
     /// Opens the session with the service that `C` is the client of. One round trip.
     ///
     /// # Errors
-    /// [`OpenError::Config`] for a window that is too small or a codec that the connection does not offer,
+    /// [`OpenError::Config`] for a window that is too small, a weight out of range or a codec that the connection does not
+    /// offer,
     /// [`OpenError::Rejected`] if the peer does not offer the service or has none of the codecs,
     /// [`OpenError::Connection`] if the connection is lost.
     ///
@@ -105,6 +123,10 @@ impl SessionBuilder {
     /// Dropping the future gives the session up; the connection stays.
     pub async fn open<C: Client>(self) -> Result<C, OpenError> {
         self.limits.check().map_err(OpenError::Config)?;
+        if !(1..=MAX_WEIGHT).contains(&self.weight) {
+            let text = format!("SessionBuilder::weight is {}; give it at least 1 and at most {MAX_WEIGHT}", self.weight);
+            return Err(OpenError::Config(text));
+        }
         let codecs = self.offer().map_err(OpenError::Config)?;
         let info = C::info();
         let link = self.guard.link();
@@ -113,8 +135,10 @@ impl SessionBuilder {
             fingerprint: info.fingerprint,
             codecs: codecs.clone(),
             windows: self.limits.windows(),
+            weight: self.weight,
         };
-        let proto = Proto::new(Side::Initiator, self.limits.session());
+        let mut proto = Proto::new(Side::Initiator, self.limits.session());
+        proto.weigh(self.weight);
         let state = SessionState::new(proto, Arc::clone(link));
         let (done, opened) = oneshot::channel();
         // Until there is a client to do so, this future closes the session when it is dropped.

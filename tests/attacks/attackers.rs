@@ -150,7 +150,7 @@ fn session(sid: u64, service: &str) -> Vec<u8> {
     let windows = Windows { stream: 1 << 30, session: 1 << 40, exchanges: 1 << 20, message: 4 << 20 };
     let fingerprint = TargetClient::info().fingerprint;
     let mut body = Vec::new();
-    SessionOpen { service: service.into(), fingerprint, codecs: vec![1], windows }.write(&mut body);
+    SessionOpen { service: service.into(), fingerprint, codecs: vec![1], windows, weight: 16 }.write(&mut body);
     frame(session_head(kind::S_OPEN, 0, Some(Sid(sid))), &body)
 }
 
@@ -511,7 +511,7 @@ async fn streams_unread(to: Endpoint) -> (Ended, u64) {
     let windows = Windows { stream: 64 * 1024, session: 1 << 30, exchanges: 1024, message: 4 << 20 };
     let mut body = Vec::new();
     let fingerprint = TargetClient::info().fingerprint;
-    SessionOpen { service: "Target".into(), fingerprint, codecs: vec![1], windows }.write(&mut body);
+    SessionOpen { service: "Target".into(), fingerprint, codecs: vec![1], windows, weight: 16 }.write(&mut body);
     let narrow = frame(session_head(kind::S_OPEN, 0, Some(Sid(0))), &body);
     let _ = raw.io.write_all(&[&PREFACE[..], &hello(), &narrow].concat()).await;
     let _ = raw.io.read_exact(&mut [0; PREFACE.len()]).await;

@@ -6,7 +6,7 @@ use rpc::__private::Client;
 use rpc::{Code, Codec, Metadata, MethodKind};
 use rpc_core::id::{Sid, Xid};
 use rpc_core::wire::frame::{
-    Abort, GoAway, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
+    Abort, Beside, GoAway, Mode, Open, Reason, Reset, exchange_head, flag, kind, read_cancel, read_varints, session_head,
 };
 use rpc_core::wire::header::Scope;
 use rpc_core::wire::hello::{Hello, Reject, SessionAccept, SessionOpen, Windows};
@@ -141,9 +141,10 @@ fn fields(frame: &Frame<'_>) -> Result<Value, DecodeError> {
         kind::S_CLOSE_DONE => json!({"untaken": read_varints(frame.body, ["untaken"])?[0]}),
         kind::S_CLOSE | kind::ACCEPT => json!({}),
         kind::OPEN => {
-            let (Open { method, timeout_ms, total }, metadata, message) = Open::read(frame)?;
+            let (Open { method, timeout_ms, total }, Beside { urgency, metadata }, message) = Open::read(frame)?;
             let (metadata, message) = (shown(metadata), shown(message));
-            json!({"method": method, "timeout_ms": timeout_ms, "metadata": metadata, "total": total, "message": message})
+            json!({"method": method, "timeout_ms": timeout_ms, "urgency": urgency, "metadata": metadata, "total": total,
+                "message": message})
         }
         kind::DATA => json!({"message": shown(frame.body)}),
         kind::RESET => {
@@ -185,9 +186,10 @@ fn written(vector: &Value) -> Vec<u8> {
         kind::OPEN => {
             let (timeout_ms, total) = (fields["timeout_ms"].as_u64(), fields["total"].as_u64());
             let open = Open { method: number(fields, "method"), timeout_ms, total };
-            match &bytes(fields, "metadata")[..] {
-                [] => open.write(&mut head),
-                metadata => open.write_with(metadata, &mut head, &mut body),
+            let beside = Beside { urgency: number(fields, "urgency") as u8, metadata: &bytes(fields, "metadata") };
+            match beside.is_nothing() {
+                true => open.write(&mut head),
+                false => open.write_with(beside, &mut head, &mut body),
             }
             body.extend(bytes(fields, "message"));
         }
@@ -250,7 +252,7 @@ fn list(name: &str, body: &[u8]) -> Result<(Value, Vec<u8>), DecodeError> {
             let open = SessionOpen::read(body)?;
             open.write(&mut out);
             json!({"service": open.service, "fingerprint": hash(&open.fingerprint), "codecs": open.codecs,
-                "windows": windows(open.windows)})
+                "windows": windows(open.windows), "weight": open.weight})
         }
         "S_ACCEPT" => {
             let accept = SessionAccept::read(body)?;
@@ -396,7 +398,7 @@ fn messages() {
 fn the_limits_of_the_stand_are_those_of_the_document() {
     let readme = include_str!("../../conformance/README.md");
     let Windows { stream, session, exchanges, message } = limits().windows();
-    assert_eq!([stream, session, exchanges, message].to_vec(), numbers(&file("lists")["valid"][7]["fields"]["windows"]));
+    assert_eq!([stream, session, exchanges, message].to_vec(), numbers(&file("lists")["valid"][10]["fields"]["windows"]));
     for number in [stream, session, exchanges, message, limits().max_frame.into(), limits().connection_window] {
         assert!(readme.contains(&format!("| {number} |")), "the README lacks {number}");
     }

@@ -9,7 +9,7 @@ use rpc::__private::Client;
 use rpc::{Code, Connection, ConnectionError, FaultKind, Limits, OpenError, Server};
 use rpc_core::id::{Sid, Xid};
 use rpc_core::wire::HeadBuf;
-use rpc_core::wire::frame::{Mode, exchange_head, flag, kind, session_head};
+use rpc_core::wire::frame::{Beside, Mode, exchange_head, flag, kind, session_head};
 use rpc_core::wire::hello::PREFACE;
 use tokio::io::AsyncWriteExt;
 
@@ -531,7 +531,7 @@ fn metadata_over_the_limits_or_out_of_form_fail_alone() {
             let mut head = exchange_head(kind::OPEN, flag::EXT | flag::EOM | flag::END, Some(Sid(0)), Xid(2 * n as u64));
             let mut body = Vec::new();
             let open = rpc_core::wire::frame::Open { method: method("after"), timeout_ms: None, total: None };
-            open.write_with(&metadata, &mut head, &mut body);
+            open.write_with(Beside { metadata: &metadata, ..Beside::NOTHING }, &mut head, &mut body);
             body.extend(args(&(0u32,)));
             raw.write(&frame(head, &body)).await;
             match code {

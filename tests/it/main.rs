@@ -26,6 +26,7 @@ mod processes;
 mod proxy;
 mod raw;
 mod regressions;
+mod scheduling;
 mod tls;
 mod tower;
 #[cfg(unix)]

@@ -98,7 +98,7 @@ pub(crate) fn session_open(sid: u64, service: &str) -> Vec<u8> {
 
 /// The same with codecs of one's own.
 pub(crate) fn session_open_in(sid: u64, service: &str, fingerprint: u64, codecs: &[u8]) -> Vec<u8> {
-    let open = SessionOpen { service: service.into(), fingerprint, codecs: codecs.to_vec(), windows: wide() };
+    let open = SessionOpen { service: service.into(), fingerprint, codecs: codecs.to_vec(), windows: wide(), weight: 16 };
     let mut body = Vec::new();
     open.write(&mut body);
     frame(session_head(kind::S_OPEN, 0, Some(Sid(sid))), &body)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bucket::Allowance;
 use crate::wire::header::MAX_LEN;
-use crate::wire::hello::{SMALLEST_FRAME, Windows};
+use crate::wire::hello::{MAX_WEIGHT, SMALLEST_FRAME, Windows};
 
 /// The one table: each limit with its reason, its default and its setter.
 macro_rules! limits {
@@ -77,6 +77,10 @@ limits! {
     /// Bytes of the whole connection that may be on their way from the peer: they are credited when they are read, and
     /// what sessions then keep is bounded by their own windows. 4 MiB: 320 Mbit/s at 100 ms.
     connection_window: u64 = 4 * 1024 * 1024,
+    /// The most weight that a session gets because its peer wishes so; what this side asks for its own is not held to it.
+    /// 64: four times what a session has that asks for nothing, so that 128 such sessions still leave each of this
+    /// side's own its turn in every 8 MiB.
+    max_weight: u16 = 64,
     /// Bytes of replies that a peer may leave untaken before it is not read any more. 64 KiB, as much as a batch.
     owed: u64 = 64 * 1024,
     /// Calls of the peer that it may cancel within a tenth of a second, in one session: each costs a handler's start. Each
@@ -181,6 +185,9 @@ impl Limits {
                 return Err(format!("Limits::{name} is {value}; give it at least {least} and at most {most}"));
             }
         }
+        if !(1..=MAX_WEIGHT).contains(&self.max_weight) {
+            return Err(format!("Limits::max_weight is {}; give it at least 1 and at most {MAX_WEIGHT}", self.max_weight));
+        }
         let times = [
             ("handshake", self.handshake, SHORTEST),
             ("idle", self.idle, SHORTEST),
@@ -220,6 +227,7 @@ impl Limits {
             metadata_entries: self.metadata_entries,
             cancels: self.cancels,
             resets: self.resets,
+            max_weight: self.max_weight,
         }
     }
 }
@@ -243,6 +251,8 @@ pub struct SessionConfig {
     pub cancels: Allowance,
     /// See [`Limits::resets`].
     pub resets: Allowance,
+    /// See [`Limits::max_weight`].
+    pub max_weight: u16,
 }
 
 /// A bound as people write it.
@@ -268,7 +278,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    const CASES: [Case; 26] = [
+    const CASES: [Case; 27] = [
         ("connections", 1, 1 << 31, |limits, n| limits.connections(n)),
         ("per_peer", 1, 1 << 31, |limits, n| limits.per_peer(n)),
         ("memory", 1 << 20, 1 << 40, |limits, n| limits.memory(n)),
@@ -281,6 +291,7 @@ mod tests {
         ("stream_window", 512, 1 << 40, |limits, n| limits.stream_window(n)),
         ("session_window", 512, 1 << 40, |limits, n| limits.session_window(n)),
         ("connection_window", 512, 1 << 40, |limits, n| limits.connection_window(n)),
+        ("max_weight", 1, 256, |limits, n| limits.max_weight(n as u16)),
         ("owed", 512, 1 << 40, |limits, n| limits.owed(n)),
         ("cancels", 1, 1 << 31, |limits, n| limits.cancels(Allowance::new(n as u32, 33))),
         ("resets", 1, 1 << 31, |limits, n| limits.resets(Allowance::new(n as u32, 33))),

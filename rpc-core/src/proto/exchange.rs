@@ -105,6 +105,13 @@ pub(super) struct OpenFields {
     pub(super) metadata: Option<Arc<Metadata>>,
 }
 
+impl OpenFields {
+    /// How many bytes the metadata take.
+    pub(super) fn beside(&self) -> usize {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.encoded().len())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TxState {
     /// More may be added.
@@ -293,6 +300,13 @@ impl<U> Exchange<U> {
         let arrived = if self.rx.discard { 0 } else { self.rx.credit.held() };
         let items = self.streams.as_ref().map_or(0, |streams| streams.outgoing.bytes());
         arrived + (self.tx.body.as_ref().map_or(0, |body| body.as_slice().len()) + items) as u64
+    }
+
+    /// Whether a call or an answer is all that is to be written, in so many bytes at most. Items are none.
+    pub(super) fn is_within(&self, bytes: usize) -> bool {
+        let beside = self.tx.open.as_ref().map_or(0, OpenFields::beside);
+        let whole = self.tx.body.as_ref().is_some_and(|body| body.as_slice().len() + beside <= bytes);
+        whole && !self.has_outgoing()
     }
 
     /// Whether the peer sent, or may still send, what the application has not taken.

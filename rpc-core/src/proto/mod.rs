@@ -1,7 +1,7 @@
 //! The protocol as plain values: no clock, no socket, no task, no waker, no lock (docs/ARCHITECTURE.md, "The boundary").
 //!
 //! ```text
-//! session → exchange → {credit, batch, table}      connection → {outbox, input}
+//! session → exchange → {credit, batch, table}      connection → {outbox → schedule, input}
 //!      both → {config, patience} → bucket, error, time
 //! ```
 //! A [`Connection`] does not contain sessions. It cuts frames out of the byte stream, negotiates, and tells which
@@ -18,6 +18,7 @@ mod exchange;
 pub mod input;
 pub mod outbox;
 pub mod patience;
+pub mod schedule;
 pub mod session;
 mod table;
 pub mod time;
@@ -31,5 +32,5 @@ pub use exchange::{AnswerKind, Body};
 pub use input::Input;
 pub use outbox::Outbox;
 pub use patience::Toll;
-pub use session::{Answer, Closed, Items, Link, OpenCommand, Resting, Session, SessionEvent};
+pub use session::{Answer, Closed, Extras, Items, Link, OpenCommand, Resting, Session, SessionEvent};
 pub use time::Time;

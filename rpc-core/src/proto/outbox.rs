@@ -2,18 +2,18 @@
 //! It is the one meeting place of all sessions of a connection, so it is small and its sections are short.
 //!
 //! ```text
-//! control ──┐
-//! urgent  ──┤→ bytes (≤ 64 KiB ahead of the socket, plus one frame) → the driver swaps them out and writes
-//! ready   ──┘
+//! control  ──┐
+//! schedule ──┴→ bytes (≤ 64 KiB ahead of the socket, plus one frame) → the driver swaps them out and writes
 //! ```
-//! Control lane first, then sessions with credit to announce, then the sessions with data, each for one quantum in
-//! turn (docs/PROTOCOL.md §8).
+//! Control lane first, then the sessions in the order of the [`Schedule`] (docs/PROTOCOL.md §8).
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::credit::{Grant, SendCredit};
+use super::schedule::Schedule;
+pub use super::schedule::{Lane, QUANTUM, SessionSlot};
 use crate::wire::HeadBuf;
 use crate::wire::frame::kind;
 
@@ -25,9 +25,6 @@ pub const BATCH: usize = 64 * 1024;
 /// to themselves go out in few system calls. A socket that takes such a batch at once may get a larger one, up to this: a
 /// millisecond at 1 GiB/s. One that does not gets half.
 pub const BULK: usize = 1024 * 1024;
-
-/// What a session may write at a turn while others wait, and the longest piece of a message then.
-pub const QUANTUM: usize = 16 * 1024;
 
 /// Pieces of at least this size travel as a reference to the message instead of a copy. Below, a copy is cheaper than
 /// a further element in the vectored write.
@@ -121,27 +118,13 @@ impl Output {
     }
 }
 
-/// A session's place in the driver's table of one connection; the scheduler's rings hold these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionSlot(pub u32);
-
-/// What a session has its turn for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// Frames that need no credit: credit announcements, resets, cancellations.
-    Control,
-    /// Messages.
-    Data,
-}
-
 /// The outgoing half of a connection. See the module's text.
 #[derive(Debug)]
 pub struct Outbox {
     output: Output,
     /// Bytes of the control lane that wait for the next transmission. Owed replies count here (§10).
     control: Vec<u8>,
-    urgent: VecDeque<SessionSlot>,
-    ready: VecDeque<SessionSlot>,
+    schedule: Schedule,
     /// Sessions that wait for connection credit.
     blocked: Vec<SessionSlot>,
     /// Sessions with deadlines that the driver has not stamped yet.
@@ -162,8 +145,7 @@ impl Outbox {
         Self {
             output: Output::default(),
             control: Vec::new(),
-            urgent: VecDeque::new(),
-            ready: VecDeque::new(),
+            schedule: Schedule::default(),
             blocked: Vec::new(),
             unstamped: Vec::new(),
             send: SendCredit::new(0),
@@ -209,18 +191,13 @@ impl Outbox {
     /// Whether nothing waits: no bytes, no session, no credit to announce.
     #[inline]
     pub fn is_quiet(&self) -> bool {
-        self.output.is_empty() && self.control.is_empty() && self.next_is_none() && !self.grant.is_due()
+        self.output.is_empty() && self.control.is_empty() && self.schedule.is_idle() && !self.grant.is_due()
     }
 
     /// Whether the driver has anything to do: bytes, turns, credit, or deadlines without a time.
     #[inline]
     pub fn needs_driver(&self) -> bool {
         !self.is_quiet() || !self.unstamped.is_empty()
-    }
-
-    #[inline]
-    fn next_is_none(&self) -> bool {
-        self.ready.is_empty() && self.urgent.is_empty()
     }
 
     /// Whether a session's control frames may be written at once.
@@ -232,7 +209,7 @@ impl Outbox {
     /// Whether a session may write data at once: nobody waits before it and the batch is not full.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.open && self.next_is_none() && self.output.len() < BATCH
+        self.open && self.schedule.is_idle() && self.output.len() < BATCH
     }
 
     /// Bytes that wait for the next [`swap`](Self::swap).
@@ -243,7 +220,7 @@ impl Outbox {
     /// Whether the batch is full.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.output.bytes.len() >= BATCH || self.output.len() >= if self.ready.is_empty() { self.bulk } else { BATCH }
+        self.output.bytes.len() >= BATCH || self.output.len() >= if self.has_competition() { BATCH } else { self.bulk }
     }
 
     /// The socket took a whole batch of `len` bytes at once, or not.
@@ -258,7 +235,7 @@ impl Outbox {
     /// Whether sessions wait for their turn.
     #[inline]
     pub fn has_competition(&self) -> bool {
-        !self.ready.is_empty()
+        self.schedule.has_data()
     }
 
     /// How many frames wait among the bytes.
@@ -277,14 +254,10 @@ impl Outbox {
         self.window
     }
 
-    /// Puts a session with data at the end of the ring.
-    pub fn enqueue(&mut self, slot: SessionSlot) {
-        self.ready.push_back(slot);
-    }
-
-    /// Puts a session with control frames only before all with data.
-    pub fn enqueue_urgent(&mut self, slot: SessionSlot) {
-        self.urgent.push_back(slot);
+    /// The order of turns.
+    #[inline]
+    pub fn schedule(&mut self) -> &mut Schedule {
+        &mut self.schedule
     }
 
     /// Sets a session aside until the peer announces connection credit.
@@ -294,11 +267,9 @@ impl Outbox {
 
     /// A session is over: its place in the rings goes to nobody.
     pub fn forget(&mut self, slot: SessionSlot) {
-        let other = |waiting: &SessionSlot| *waiting != slot;
-        self.urgent.retain(other);
-        self.ready.retain(other);
-        self.blocked.retain(other);
-        self.unstamped.retain(other);
+        self.schedule.forget(slot);
+        self.blocked.retain(|waiting| *waiting != slot);
+        self.unstamped.retain(|waiting| *waiting != slot);
     }
 
     /// Remembers that a session has a deadline without a time.
@@ -320,11 +291,10 @@ impl Outbox {
 
     /// The session whose turn it is and what for, unless the batch is full. It is out of the ring then.
     pub fn next_session(&mut self) -> Option<(SessionSlot, Lane)> {
-        if !self.open || self.is_full() {
+        if self.schedule.is_idle() || !self.open || self.is_full() {
             return None;
         }
-        let urgent = self.urgent.pop_front().map(|slot| (slot, Lane::Control));
-        urgent.or_else(|| self.ready.pop_front().map(|slot| (slot, Lane::Data)))
+        self.schedule.next_turn()
     }
 
     /// Connection credit for data.
@@ -336,7 +306,8 @@ impl Outbox {
     /// The peer announced `max` for the connection.
     pub fn raise(&mut self, max: u64) {
         if self.send.raise(max) {
-            self.ready.extend(self.blocked.drain(..));
+            // What is expedited goes first here too; with the rest they line up behind that, in the order in which they came.
+            self.blocked.drain(..).for_each(|slot| self.schedule.enqueue_expedited(slot));
         }
     }
 
@@ -450,7 +421,7 @@ mod tests {
         assert!(out.is_idle());
         out.frame(HeadBuf::new(0xA1, 0), &vec![0; BATCH], BATCH as u64);
         assert!(!out.is_idle());
-        out.enqueue(SessionSlot(3));
+        out.schedule().enqueue(SessionSlot(3), 1);
         assert_eq!(out.next_session(), None);
         out.swap(&mut Output::default());
         assert_eq!(out.next_session(), Some((SessionSlot(3), Lane::Data)));
@@ -473,8 +444,8 @@ mod tests {
     fn a_session_that_is_over_stands_in_no_ring() {
         let mut out = opened();
         for slot in [SessionSlot(1), SessionSlot(2)] {
-            out.enqueue(slot);
-            out.enqueue_urgent(slot);
+            out.schedule().enqueue(slot, 1);
+            out.schedule().enqueue_control(slot);
             out.block(slot);
             out.needs_stamp(slot);
         }
@@ -484,7 +455,7 @@ mod tests {
         out.raise((1 << 20) + 1);
         let turns: Vec<_> = std::iter::from_fn(|| out.next_session()).collect();
         let slot = SessionSlot(2);
-        assert_eq!(turns, [(slot, Lane::Control), (slot, Lane::Data), (slot, Lane::Data)]);
+        assert_eq!(turns, [(slot, Lane::Control), (slot, Lane::Expedited), (slot, Lane::Data)]);
     }
 
     #[test]
@@ -494,6 +465,6 @@ mod tests {
         out.raise(1 << 20);
         assert_eq!(out.next_session(), None, "an old announcement is no credit");
         out.raise((1 << 20) + 1);
-        assert_eq!(out.next_session(), Some((SessionSlot(1), Lane::Data)));
+        assert_eq!(out.next_session(), Some((SessionSlot(1), Lane::Expedited)));
     }
 }

@@ -155,11 +155,45 @@ pub fn exchange_head(kind: u8, flags: u8, sid: Option<Sid>, xid: Xid) -> HeadBuf
 mod ext {
     /// The time left to the call, in milliseconds.
     pub(super) const TIMEOUT: u64 = 1;
-    /// Pairs of keys and values, behind their length in bytes. (2 and 4 are reserved for urgency and target.)
+    /// How urgent the call and its answer are.
+    pub(super) const URGENCY: u64 = 2;
+    /// Pairs of keys and values, behind their length in bytes. (4 is reserved for target.)
     pub(super) const METADATA: u64 = 8;
 }
 
-/// The fields of an OPEN before its message bytes, but for its metadata, which is bytes itself.
+/// The urgency of a call that states none, as RFC 9218 has it: 0 is the most urgent.
+pub const DEFAULT_URGENCY: u8 = 3;
+
+/// The least urgent.
+pub const LEAST_URGENCY: u8 = 7;
+
+/// What few calls have beside their arguments, in OPEN's fields behind the timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside<'a> {
+    /// 0 to [`LEAST_URGENCY`].
+    pub urgency: u8,
+    /// Encoded; may be none.
+    pub metadata: &'a [u8],
+}
+
+impl Beside<'_> {
+    /// What most calls have.
+    pub const NOTHING: Self = Self { urgency: DEFAULT_URGENCY, metadata: &[] };
+
+    /// Whether there is nothing to be written.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::NOTHING
+    }
+
+    /// How many bytes it takes, the bitmap aside.
+    pub fn size(&self) -> usize {
+        let metadata = self.metadata.len();
+        let metadata = if metadata == 0 { 0 } else { varint::len(metadata as u64) + metadata };
+        usize::from(self.urgency != DEFAULT_URGENCY) + metadata
+    }
+}
+
+/// The fields of an OPEN before its message bytes, but for those of [`Beside`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// The rank of the method among its service's sorted hashes.
@@ -184,49 +218,64 @@ impl Open {
         }
     }
 
-    /// The same for an OPEN with metadata. What does not fit in a head goes to `behind`, which the message follows.
-    pub fn write_with(&self, metadata: &[u8], head: &mut HeadBuf, behind: &mut Vec<u8>) {
+    /// The same for an OPEN with more. What does not fit in a head goes to `behind`, which the message follows.
+    pub fn write_with(&self, beside: Beside<'_>, head: &mut HeadBuf, behind: &mut Vec<u8>) {
+        let bit = |there, bit| if there { bit } else { 0 };
+        let (urgent, described) = (beside.urgency != DEFAULT_URGENCY, !beside.metadata.is_empty());
         head.varint(self.method);
-        head.varint(ext::METADATA | if self.timeout_ms.is_some() { ext::TIMEOUT } else { 0 });
+        let timed = bit(self.timeout_ms.is_some(), ext::TIMEOUT);
+        head.varint(timed | bit(urgent, ext::URGENCY) | bit(described, ext::METADATA));
         if let Some(timeout) = self.timeout_ms {
             head.varint(timeout);
         }
-        head.varint(metadata.len() as u64);
-        behind.extend_from_slice(metadata);
+        if urgent {
+            head.varint(beside.urgency.into());
+        }
+        if described {
+            head.varint(beside.metadata.len() as u64);
+            behind.extend_from_slice(beside.metadata);
+        }
         if let Some(total) = self.total {
             varint::push(total, behind);
         }
     }
 
-    /// Reads the fields of `frame` and yields them with the metadata, which may be none, and the message bytes behind.
+    /// Reads the fields of `frame` and yields them with what stands beside them and the message bytes behind.
     ///
     /// # Errors
-    /// If a field is cut off, or the bitmap names a field that this connection has not agreed upon.
+    /// If a field is cut off or out of range, or the bitmap names a field that this connection has not agreed upon.
     #[inline]
-    pub fn read<'a>(frame: &Frame<'a>) -> Result<(Self, &'a [u8], &'a [u8]), DecodeError> {
+    pub fn read<'a>(frame: &Frame<'a>) -> Result<(Self, Beside<'a>, &'a [u8]), DecodeError> {
         let mut body = frame.body;
         let method = varint::read(&mut body, "the method")?;
-        let (timeout_ms, metadata) = if frame.has(flag::EXT) { read_ext(&mut body)? } else { (None, &[][..]) };
+        let (timeout_ms, beside) = if frame.has(flag::EXT) { read_ext(&mut body)? } else { (None, Beside::NOTHING) };
         let total = if frame.has(flag::EOM) { None } else { Some(varint::read(&mut body, "the message length")?) };
-        Ok((Self { method, timeout_ms, total }, metadata, body))
+        Ok((Self { method, timeout_ms, total }, beside, body))
     }
 }
 
-/// The fields behind EXT: timeout and metadata. Most calls have none.
-fn read_ext<'a>(body: &mut &'a [u8]) -> Result<(Option<u64>, &'a [u8]), DecodeError> {
+/// The fields behind EXT. Most calls have none.
+fn read_ext<'a>(body: &mut &'a [u8]) -> Result<(Option<u64>, Beside<'a>), DecodeError> {
     let bits = varint::read(body, "the field bitmap")?;
-    if bits & !(ext::TIMEOUT | ext::METADATA) != 0 {
-        let rule = "only timeout and metadata are agreed upon";
+    if bits & !(ext::TIMEOUT | ext::URGENCY | ext::METADATA) != 0 {
+        let rule = "only timeout, urgency and metadata are agreed upon";
         return Err(DecodeError::Range { field: "the field bitmap", value: bits, rule });
     }
     let timeout_ms = if bits & ext::TIMEOUT != 0 { Some(varint::read(body, "the timeout")?) } else { None };
+    let mut urgency = DEFAULT_URGENCY;
+    if bits & ext::URGENCY != 0 {
+        let (field, rule) = ("the urgency", "7 is the least urgent");
+        let value = varint::read(body, field)?;
+        let known = u8::try_from(value).ok().filter(|urgency| *urgency <= LEAST_URGENCY);
+        urgency = known.ok_or(DecodeError::Range { field, value, rule })?;
+    }
     let mut metadata: &[u8] = &[];
     if bits & ext::METADATA != 0 {
         let len = varint::read(body, "the length of the metadata")?;
         let split = usize::try_from(len).ok().and_then(|len| body.split_at_checked(len));
         (metadata, *body) = split.ok_or(DecodeError::Truncated { field: "the metadata" })?;
     }
-    Ok((timeout_ms, metadata))
+    Ok((timeout_ms, Beside { urgency, metadata }))
 }
 
 /// A code with a text for people: the body of HELLO_REJECT, S_REJECT, CONN_CLOSE and, behind its own fields, of RESET
@@ -403,8 +452,12 @@ mod tests {
 
     #[test]
     fn a_field_that_was_not_agreed_upon_is_refused() {
-        let frame = Frame { kind: kind::OPEN, flags: flag::EXT | flag::EOM, sid: Sid(0), xid: Xid(0), body: &[7, 0b10, 1] };
-        assert!(matches!(Open::read(&frame), Err(DecodeError::Range { value: 2, .. })));
+        let frame = Frame { kind: kind::OPEN, flags: flag::EXT | flag::EOM, sid: Sid(0), xid: Xid(0), body: &[7, 0b100, 1] };
+        assert!(matches!(Open::read(&frame), Err(DecodeError::Range { value: 4, .. })));
+        for (urgency, ok) in [(7, true), (8, false), (63, false)] {
+            let frame = Frame { body: &[7, 0b10, urgency], ..frame };
+            assert_eq!(Open::read(&frame).is_ok(), ok, "{urgency}");
+        }
     }
 
     #[test]
@@ -429,25 +482,27 @@ mod tests {
             let frame = Frame::read(cut(&bytes), if sid.is_some() { Mode::Multi } else { Mode::Single }).unwrap();
             prop_assert_eq!(frame.sid.0, sid.unwrap_or(0));
             prop_assert_eq!(frame.xid.0, xid);
-            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &[][..], &message[..]));
+            prop_assert_eq!(Open::read(&frame).unwrap(), (open, Beside::NOTHING, &message[..]));
         }
 
         #[test]
         fn an_open_with_metadata_reads_back(method in 0..=varint::MAX, timeout_ms in proptest::option::of(0..=varint::MAX),
                                             total in proptest::option::of(0..=varint::MAX), xid in 0..=varint::MAX,
-                                            metadata: Vec<u8>, message: Vec<u8>, cut_off in 0..400usize) {
+                                            metadata: Vec<u8>, message: Vec<u8>, cut_off in 0..400usize,
+                                            urgency in 0..=LEAST_URGENCY) {
+            let beside = Beside { urgency, metadata: &metadata };
             let open = Open { method, timeout_ms, total };
             let flags = flag::EXT | if total.is_none() { flag::EOM } else { 0 };
             let mut head = exchange_head(kind::OPEN, flags, Some(Sid(varint::MAX)), Xid(xid));
             let mut body = Vec::new();
-            open.write_with(&metadata, &mut head, &mut body);
+            open.write_with(beside, &mut head, &mut body);
             let fields = body.len();
             body.extend_from_slice(&message);
             let mut bytes = head.finish(body.len()).to_vec();
             let start = bytes.len();
             bytes.extend_from_slice(&body);
             let frame = Frame::read(cut(&bytes), Mode::Multi).unwrap();
-            prop_assert_eq!(Open::read(&frame).unwrap(), (open, &metadata[..], &message[..]));
+            prop_assert_eq!(Open::read(&frame).unwrap(), (open, beside, &message[..]));
             // Cut off within the metadata, it is nothing.
             let frame = Frame::read(cut(&bytes[..start + cut_off.min(metadata.len())]), Mode::Multi).unwrap();
             prop_assert_eq!(Open::read(&frame).is_ok(), fields == 0 || (cut_off >= metadata.len() && total.is_none()));

@@ -74,6 +74,8 @@ mod key {
     pub(super) const SESSION_CODECS: u64 = 4;
     pub(super) const WINDOWS: u64 = 6;
     pub(super) const METHODS: u64 = 8;
+    /// Odd: who does not know it gives the session the default weight, and nothing else is different.
+    pub(super) const WEIGHT: u64 = 9;
 
     pub(super) const REASON: u64 = 0;
 
@@ -240,7 +242,16 @@ pub struct SessionOpen {
     pub codecs: Vec<u8>,
     /// What the opener is ready to receive.
     pub windows: Windows,
+    /// The weight that the session has at its opener, and should have at its acceptor: [`DEFAULT_WEIGHT`] where none is
+    /// stated.
+    pub weight: u16,
 }
+
+/// The weight of a session that states none.
+pub const DEFAULT_WEIGHT: u16 = 16;
+
+/// The largest weight of a session.
+pub const MAX_WEIGHT: u16 = 256;
 
 /// The longest service name, in bytes.
 pub const MAX_SERVICE_NAME: usize = 256;
@@ -253,15 +264,19 @@ impl SessionOpen {
         fields.bytes(key::FINGERPRINT, &self.fingerprint.to_le_bytes());
         fields.bytes(key::SESSION_CODECS, &self.codecs);
         self.windows.write(&mut fields);
+        if self.weight != DEFAULT_WEIGHT {
+            fields.varints(key::WEIGHT, &[self.weight.into()]);
+        }
         fields.bytes(key::GREASE, b"grease");
     }
 
-    /// Reads a body.
+    /// Reads a body. A weight out of range counts as the nearest that there is: it is a wish.
     ///
     /// # Errors
     /// If a field is cut off, out of range, missing, or unknown with an even key.
     pub fn read(mut body: &[u8]) -> Result<Self, DecodeError> {
         let (mut service, mut fingerprint, mut codecs, mut windows) = (None, 0, Vec::new(), None);
+        let mut weight = DEFAULT_WEIGHT;
         while let Some((key, mut value)) = next_field(&mut body)? {
             match key {
                 key::SERVICE => {
@@ -275,6 +290,10 @@ impl SessionOpen {
                 key::FINGERPRINT => fingerprint = read_hash(&mut value)?,
                 key::SESSION_CODECS => codecs = value.to_vec(),
                 key::WINDOWS => windows = Some(Windows::read(&mut value)?),
+                key::WEIGHT => {
+                    let wish = varint::read(&mut value, "the weight")?.clamp(1, MAX_WEIGHT.into());
+                    weight = u16::try_from(wish).unwrap_or(MAX_WEIGHT);
+                }
                 _ => unknown(key)?,
             }
         }
@@ -283,6 +302,7 @@ impl SessionOpen {
             fingerprint,
             codecs,
             windows: windows.ok_or(DecodeError::Missing { field: "the windows" })?,
+            weight,
         })
     }
 }
@@ -394,7 +414,7 @@ mod tests {
 
     #[test]
     fn an_unknown_even_key_is_refused_and_an_odd_one_is_passed_over() {
-        let open = SessionOpen { service: "Kv".into(), fingerprint: 7, codecs: vec![1], windows: windows() };
+        let open = SessionOpen { service: "Kv".into(), fingerprint: 7, codecs: vec![1], windows: windows(), weight: 7 };
         let mut bytes = Vec::new();
         open.write(&mut bytes);
         Fields(&mut bytes).bytes(4711, b"whatever");
@@ -407,7 +427,8 @@ mod tests {
     fn a_long_service_name_is_refused() {
         for (len, ok) in [(MAX_SERVICE_NAME - 1, true), (MAX_SERVICE_NAME, true), (MAX_SERVICE_NAME + 1, false)] {
             let mut bytes = Vec::new();
-            SessionOpen { service: "x".repeat(len), fingerprint: 0, codecs: vec![1], windows: windows() }.write(&mut bytes);
+            let service = "x".repeat(len);
+            SessionOpen { service, fingerprint: 0, codecs: vec![1], windows: windows(), weight: 1 }.write(&mut bytes);
             assert_eq!(SessionOpen::read(&bytes).is_ok(), ok, "{len}");
         }
     }

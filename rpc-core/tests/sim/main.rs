@@ -2,10 +2,11 @@
 //! applications that call, stream, cancel and dawdle. No sockets, no clock: a run is a function of its seed.
 //!
 //! `SIM_SEED=n` repeats one run, `SIM_SEEDS=n` sets how many there are. Checked here, by the names of
-//! docs/PROTOCOL.md §11: C1, C2, C3, C5, E1, E2, E3, E9, F1, F2, F3, L2, L4, and that no byte of one session reaches
+//! docs/PROTOCOL.md §11: C1, C2, C3, C5, E1, E2, E3, E9, F1, F2, F3, F4, L2, L4, and that no byte of one session reaches
 //! another.
 
 mod ends;
+mod fairness;
 mod node;
 mod rng;
 mod world;
@@ -57,6 +58,13 @@ fn a_session_alone_on_its_connection_behaves_the_same() {
 fn a_session_moves_from_one_connection_to_another() {
     run_all(Plan { move_sessions: true, ..Plan::default() });
     run_all(Plan { move_sessions: true, tight: true, ..Plan::default() });
+}
+
+/// F4: sessions of any weight with calls of any urgency, most of them at work all the time.
+#[test]
+fn sessions_share_a_connection_by_their_weights() {
+    run_all(Plan { weighted: true, ..Plan::default() });
+    run_all(Plan { weighted: true, both_ways: true, impatient: true, ..Plan::default() });
 }
 
 /// L2: eight messages of maximum size at once, each many times larger than every window of one frame.

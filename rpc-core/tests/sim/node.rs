@@ -10,6 +10,8 @@ use rpc_core::proto::{
 use rpc_core::wire::frame::{Mode, kind};
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 
+use crate::fairness::Fairness;
+
 /// What an end attaches to an exchange: the number of the simulated call.
 pub(crate) type User = u64;
 
@@ -52,6 +54,7 @@ pub(crate) struct Node {
     /// A seeded fault: announcements of credit are passed over.
     pub(crate) deaf: bool,
     pub(crate) events: Vec<Event>,
+    pub(crate) fairness: Fairness,
 }
 
 impl Node {
@@ -66,12 +69,19 @@ impl Node {
             flushing: Output::default(),
             deaf: false,
             events: Vec::new(),
+            fairness: Fairness::default(),
         }
     }
 
     /// Opens a session, or moves an existing one here.
     pub(crate) fn open(&mut self, index: usize, core: Session<User>, name: &str) {
-        let open = SessionOpen { service: name.into(), fingerprint: 0, codecs: vec![1], windows: self.limits.windows() };
+        let open = SessionOpen {
+            service: name.into(),
+            fingerprint: 0,
+            codecs: vec![1],
+            windows: self.limits.windows(),
+            weight: core.weight(),
+        };
         let sid = self.connection.open(SessionSlot(index as u32), &open).expect("the mode allows it");
         self.sessions.insert(index, Attached { core, sid, live: false, over: false });
     }
@@ -140,6 +150,7 @@ impl Node {
                     let index: usize = open.service.parse().expect("the name is the session's number");
                     let mut core = arriving.remove(&index).unwrap_or_else(|| Session::new(Side::Acceptor, self.limits.session()));
                     core.granted(open.windows);
+                    core.weigh_as_wished(open.weight);
                     let slot = SessionSlot(index as u32);
                     let accept = SessionAccept { codec: 1, windows: self.limits.windows(), methods: None };
                     self.connection.accept(sid, slot, &accept);
@@ -183,7 +194,12 @@ impl Node {
         self.connection.flush(&mut self.out);
         while let Some((slot, lane)) = self.out.next_session() {
             if let Some(attached) = self.sessions.get_mut(&(slot.0 as usize)) {
+                let waited = attached.core.is_waiting();
                 attached.core.transmit(lane, &mut self.out);
+                let sessions = &self.sessions;
+                let waits = |index: usize| sessions.get(&index).is_some_and(|attached| attached.core.is_waiting());
+                let sent = |index: usize| sessions[&index].core.sent();
+                self.fairness.turn(slot.0 as usize, waited, waits, sent);
             }
         }
         if *written == self.flushing.len() {

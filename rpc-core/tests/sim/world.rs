@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rpc_core::id::{ExchangeKey, Side};
 use rpc_core::metadata::Metadata;
-use rpc_core::proto::{Answer, AnswerKind, Batch, Items, Limits, OpenCommand, Session, SessionEvent, Time};
+use rpc_core::proto::{Answer, AnswerKind, Batch, Extras, Items, Limits, OpenCommand, Session, SessionEvent, Time};
 use rpc_core::wire::frame::Mode;
 
 use crate::ends::Ledger;
@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) move_sessions: bool,
     /// Both ends open sessions, and handlers call back before they answer.
     pub(crate) both_ways: bool,
+    /// Sessions have weights and calls urgencies, and large messages are many.
+    pub(crate) weighted: bool,
     /// How it all ends, in the middle of the calls.
     pub(crate) end: Option<End>,
     pub(crate) mutation: Option<Mutation>,
@@ -78,10 +80,12 @@ pub(crate) enum Mutation {
     DenyReceipt,
     /// An answer is taken and lost.
     LoseAnswer,
+    /// All sessions have turns alike, whatever they weigh.
+    IgnoreWeights,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::LoseByte,
         Self::RepeatWrite,
         Self::IgnoreCredit,
@@ -92,6 +96,7 @@ impl Mutation {
         Self::LeaveUnasked,
         Self::DenyReceipt,
         Self::LoseAnswer,
+        Self::IgnoreWeights,
     ];
 
     /// The run that it is seeded into.
@@ -103,7 +108,7 @@ impl Mutation {
             Self::DenyReceipt => Some(End::Abort),
             _ => None,
         };
-        Plan { mutation: Some(self), end, ..Plan::default() }
+        Plan { mutation: Some(self), end, weighted: self == Self::IgnoreWeights, ..Plan::default() }
     }
 }
 
@@ -277,9 +282,9 @@ impl World {
         let now = Time::default();
         let mode = if plan.single { Mode::Single } else { Mode::Multi };
         let nodes = [Node::new(Side::Initiator, mode, limits.clone(), now), Node::new(Side::Acceptor, mode, limits.clone(), now)];
-        let sessions = if plan.single { 1 } else { 1 + rng.below(4) + usize::from(plan.both_ways) };
+        let sessions = if plan.single { 1 } else { 1 + rng.below(4) + usize::from(plan.both_ways) + usize::from(plan.weighted) };
         let mut world = Self {
-            to_start: if plan.giants { 8 } else { 20 + rng.below(60) },
+            to_start: if plan.giants { 8 } else { 20 + rng.below(60) + if plan.weighted { 20 } else { 0 } },
             moves: if plan.move_sessions { 3 } else { 0 },
             plan,
             rng,
@@ -309,8 +314,16 @@ impl World {
     }
 
     fn open(&mut self, index: usize) {
-        let core = Session::new(Side::Initiator, self.limits.session());
+        let mut core = Session::new(Side::Initiator, self.limits.session());
         let end = self.caller(index);
+        if self.plan.weighted {
+            let weight = [1, 4, 16, 64, 256][self.rng.below(5)];
+            self.nodes[end].fairness.weigh(index, weight);
+            self.nodes[1 - end].fairness.weigh(index, weight.min(self.limits.max_weight));
+            if self.plan.mutation != Some(Mutation::IgnoreWeights) {
+                core.weigh(weight);
+            }
+        }
         self.nodes[end].open(index, core, &index.to_string());
     }
 
@@ -324,6 +337,7 @@ impl World {
                 return Err(format!("no end in sight: {}", self.stuck()));
             }
             self.step()?;
+            self.nodes.iter().try_for_each(|node| node.fairness.check())?;
             let over = self.to_start == 0 && self.handlers.is_empty() && self.calls.values().all(|call| call.outcome.is_some());
             if over && self.is_quiet() && self.has_ended() {
                 if self.moves == 0 {
@@ -420,13 +434,20 @@ impl World {
         let size = match self.rng.below(20) {
             _ if self.plan.giants => most,
             0 => self.rng.below(most.min(300_000)),
+            1..=5 if self.plan.weighted => self.rng.below(most.min(60_000)),
             1..=4 => self.rng.below(5_000),
             _ => self.rng.below(100),
         };
         let items = if size > 10_000 { self.rng.below(3) } else { self.rng.below(40) } as u32;
         self.ledger.numbers += 1;
         let spec = Spec { session, call: self.ledger.numbers, kind, items, size: size as u32 };
-        let longest = if self.rng.chance(10) { 20_000.min(most - 25) } else { 60 };
+        let longest = if self.plan.weighted && self.rng.chance(30) {
+            60_000.min(most - 25)
+        } else if self.rng.chance(10) {
+            20_000.min(most - 25)
+        } else {
+            60
+        };
         let filler = if self.plan.giants { most - 25 } else { self.rng.below(longest) };
         let timeout = (self.plan.impatient && self.rng.chance(30)).then(|| Duration::from_millis(1 + self.rng.below(300) as u64));
         // Simulated time flies: no call that is not meant to expire may do so.
@@ -436,9 +457,12 @@ impl World {
             OpenCommand { method: 0, timeout, body: spec.encode(filler).into(), more: kind.sends_items(), answer: kind.answer() };
         let node = &mut self.nodes[end];
         let extra = self.rng.below(6000);
+        let urgency = if self.plan.weighted { self.rng.below(8) as u8 } else { Extras::default().urgency };
         let opened = if spec.has_metadata() {
-            let metadata = spec.metadata(extra.min(node.metadata_room(session) - METADATA_ROOM));
-            node.with_out(session, |core, out| core.open_with(command, metadata, spec.call, out))
+            let metadata = Some(spec.metadata(extra.min(node.metadata_room(session) - METADATA_ROOM)));
+            node.with_out(session, |core, out| core.open_with(command, Extras { urgency, metadata }, spec.call, out))
+        } else if self.plan.weighted {
+            node.with_out(session, |core, out| core.open_with(command, Extras { urgency, metadata: None }, spec.call, out))
         } else if self.rng.chance(50) {
             node.with(session, |core| core.open(command, spec.call))
         } else {

@@ -105,6 +105,7 @@ impl Driver {
         let slot = self.sessions.next_slot();
         let mut proto = Session::new(Side::Acceptor, self.limits.session());
         proto.granted(open.windows);
+        proto.weigh_as_wished(open.weight);
         // It wakes with its first frame, which may never come.
         match proto.rest(&[sid.0, offered.index, u64::from(codec.wire_id())], now) {
             Some(resting) => self.sessions.insert_resting(resting),

@@ -1,7 +1,7 @@
 //! What the application does with exchanges: opens, answers, sends, resets, lets go. Nothing is written here; what is
 //! due stands in the session's queues until it is flushed.
 
-use super::{OpenCommand, Session, millis};
+use super::{Extras, OpenCommand, Session, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side};
 use crate::proto::batch::Batch;
@@ -16,6 +16,12 @@ impl<U> Session<U> {
     /// # Errors
     /// If the session has failed or is closing; nothing was started.
     pub fn open(&mut self, command: OpenCommand, user: U) -> Result<ExchangeKey, ExchangeFault> {
+        self.open_beside(command, Extras::default(), user)
+    }
+
+    /// The same with what few calls have. Apart, so that nothing of it is copied where a call goes out at once.
+    #[inline(never)]
+    pub(super) fn open_beside(&mut self, command: OpenCommand, extras: Extras, user: U) -> Result<ExchangeKey, ExchangeFault> {
         if let Some(reason) = self.refusal() {
             return Err(ExchangeFault { reason, origin: Origin::Local, sent: false });
         }
@@ -28,11 +34,12 @@ impl<U> Session<U> {
         let OpenCommand { method, body, answer, .. } = command;
         let granted = self.opened < self.opens_max && self.waiting.is_empty();
         let (timeout_ms, one_way) = (exchange.timeout_ms(), answer == AnswerKind::None);
-        exchange.tx.open = Some(OpenFields { method, timeout_ms, one_way, metadata: None });
+        exchange.tx.open = Some(OpenFields { method, timeout_ms, one_way, metadata: extras.metadata });
         exchange.tx.body = Some(body);
         exchange.granted = granted;
         exchange.queued = true;
         let key = self.insert(exchange);
+        self.set_urgency(key, extras.urgency);
         if granted {
             self.opened += 1;
             self.enter_ring(key);

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use close::Closed;
 use close::Closing;
 pub use rest::Resting;
-use ring::{Ring, Size};
+use ring::{Rank, Ring, Size};
 
 use crate::code::Code;
 use crate::id::{ExchangeKey, Sid, Side, Xid};
@@ -38,8 +38,8 @@ use crate::proto::outbox::{QUANTUM, SessionSlot};
 use crate::proto::patience::{Patience, Toll};
 use crate::proto::table::{Ids, Table};
 use crate::proto::time::Time;
-use crate::wire::frame::Reason;
-use crate::wire::hello::Windows;
+use crate::wire::frame::{DEFAULT_URGENCY, Reason};
+use crate::wire::hello::{DEFAULT_WEIGHT, MAX_WEIGHT, Windows};
 
 /// A session's place on the connection that it is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,31 @@ pub struct OpenCommand {
     /// What is expected in answer.
     pub answer: AnswerKind,
 }
+
+/// What few calls have besides.
+#[derive(Debug, Clone)]
+pub struct Extras {
+    /// How urgent call and answer are within their session: 0, the most, to 7.
+    pub urgency: u8,
+    /// What travels beside the arguments.
+    pub metadata: Option<Arc<Metadata>>,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self { urgency: DEFAULT_URGENCY, metadata: None }
+    }
+}
+
+impl From<Arc<Metadata>> for Extras {
+    fn from(metadata: Arc<Metadata>) -> Self {
+        Self { metadata: Some(metadata), ..Self::default() }
+    }
+}
+
+/// The longest message that is expedited, in bytes: what a request or an answer that somebody waits for takes, and short
+/// enough that sixteen of them are no more than a quantum.
+pub const EXPEDITED: usize = 1024;
 
 /// What a frame led to. At most one for each frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,7 +164,10 @@ pub struct Session<U> {
     control_due: bool,
     /// It stands in the outbox's ring of each lane.
     control_queued: bool,
+    expedited_queued: bool,
     data_queued: bool,
+    /// Its weight among the sessions of its connection.
+    weight: u16,
     /// The connection's maximum at which its credit was too short; the outbox has the session set aside until that rises.
     blocked_at: Option<u64>,
     /// The driver knows that deadlines wait for their time.
@@ -152,6 +180,8 @@ pub struct Session<U> {
 
     /// Exchanges with frames due.
     ring: Ring,
+    /// By slot: the generation and urgency of exchanges that have one. Few have, and the others do not carry it.
+    urgencies: Vec<(u32, u8)>,
     /// Calls whose OPEN waits for exchange credit.
     waiting: VecDeque<ExchangeKey>,
     /// Exchanges with RESET or CANCEL due: the control lane.
@@ -197,6 +227,8 @@ impl<U> Session<U> {
             link: None,
             control_due: false,
             control_queued: false,
+            expedited_queued: false,
+            weight: DEFAULT_WEIGHT,
             data_queued: false,
             blocked_at: None,
             stamp_wanted: false,
@@ -205,6 +237,7 @@ impl<U> Session<U> {
             next_local: side.first_id(),
             next_remote: side.peer().first_id(),
             ring: Ring::default(),
+            urgencies: Vec::new(),
             waiting: VecDeque::new(),
             stops: Vec::new(),
             announces: Vec::new(),
@@ -237,6 +270,16 @@ impl<U> Session<U> {
         self.opens_max = self.opens_max.max(peer.exchanges);
     }
 
+    /// Gives the session a weight among those of its connection, 1 to 256, for what this side sends.
+    pub fn weigh(&mut self, weight: u16) {
+        self.weight = weight.clamp(1, MAX_WEIGHT);
+    }
+
+    /// The same, as the peer wishes: as far as the limits of this side go.
+    pub fn weigh_as_wished(&mut self, weight: u16) {
+        self.weigh(weight.min(self.config.max_weight));
+    }
+
     /// Attaches the session to a connection. What is queued goes out with the next [`flush`](Self::flush).
     pub fn attach(&mut self, link: Link) {
         self.link = Some(link);
@@ -245,7 +288,8 @@ impl<U> Session<U> {
     /// Detaches the session from its connection.
     pub fn detach(&mut self) {
         self.link = None;
-        (self.control_queued, self.data_queued, self.blocked_at, self.stamp_wanted) = (false, false, None, false);
+        (self.control_queued, self.expedited_queued, self.data_queued) = (false, false, false);
+        (self.blocked_at, self.stamp_wanted) = (None, false);
     }
 
     /// Whether it was opened from here.
@@ -297,6 +341,21 @@ impl<U> Session<U> {
     /// It was too much: [`abort`](Self::abort) the session.
     pub fn charge_toll(&mut self, now: Time) -> Result<Toll, ProtocolError> {
         self.patience.charge(self.finished, now)
+    }
+
+    /// Its weight for what this side sends.
+    pub fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    /// Whether it waits for its turn with data, for checks.
+    pub fn is_waiting(&self) -> bool {
+        self.data_queued
+    }
+
+    /// Bytes of messages sent so far, as credit counts them, for checks.
+    pub fn sent(&self) -> u64 {
+        self.send.used()
     }
 
     /// Session credit for sending, in bytes, for checks.
@@ -401,11 +460,35 @@ impl<U> Session<U> {
         }
     }
 
-    /// How much an exchange has to write.
-    fn size_of(&self, key: ExchangeKey) -> Size {
+    /// Remembers how urgent an exchange is.
+    #[inline]
+    fn set_urgency(&mut self, key: ExchangeKey, urgency: u8) {
+        if urgency != DEFAULT_URGENCY {
+            self.keep_urgency(key, urgency);
+        }
+    }
+
+    #[cold]
+    fn keep_urgency(&mut self, key: ExchangeKey, urgency: u8) {
+        let at = key.slot as usize;
+        if at >= self.urgencies.len() {
+            self.urgencies.resize(at + 1, (0, DEFAULT_URGENCY));
+        }
+        self.urgencies[at] = (key.generation, urgency);
+    }
+
+    fn urgency_of(&self, key: ExchangeKey) -> u8 {
+        let known = self.urgencies.get(key.slot as usize).filter(|(generation, _)| *generation == key.generation);
+        known.map_or(DEFAULT_URGENCY, |(_, urgency)| *urgency)
+    }
+
+    /// Where an exchange stands among those that have something to write.
+    fn rank_of(&self, key: ExchangeKey) -> Rank {
+        let urgency = self.urgency_of(key);
         match self.exchanges.get(key) {
-            Some(exchange) if exchange.next_len() > QUANTUM => Size::Bulk,
-            _ => Size::Short,
+            Some(exchange) if urgency == 0 && exchange.is_within(EXPEDITED) => Rank::EXPEDITED,
+            Some(exchange) if exchange.next_len() > QUANTUM => Rank::new(urgency, Size::Bulk),
+            _ => Rank::new(urgency, Size::Short),
         }
     }
 
@@ -415,7 +498,7 @@ impl<U> Session<U> {
             let exchanges = &self.exchanges;
             self.ring.retain(|key| exchanges.get(*key).is_some());
         }
-        self.ring.push(key, self.size_of(key));
+        self.ring.push(key, self.rank_of(key));
     }
 
     /// Sets an exchange aside until MAX_SESSION.

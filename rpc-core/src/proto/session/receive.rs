@@ -13,7 +13,7 @@ use crate::proto::credit::{Overrun, RecvCredit};
 use crate::proto::error::{Origin, ProtocolError};
 use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, NOT_ASKED, Partial, Rx, Tx, TxState};
 use crate::proto::time::Time;
-use crate::wire::frame::{Abort, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
+use crate::wire::frame::{Abort, Beside, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
 use crate::wire::{DecodeError, RawFrame, varint};
 
 /// A rule that a frame broke, where the exchange contains it.
@@ -34,6 +34,7 @@ impl From<MetadataError> for Refused {
 /// An OPEN whose exchange may begin.
 struct Opening<'f> {
     open: Open,
+    urgency: u8,
     metadata: Option<Arc<Metadata>>,
     /// The arguments, or the first piece of them.
     bytes: &'f [u8],
@@ -148,7 +149,7 @@ impl<U> Session<U> {
         };
         match read {
             // The plain case: the arguments are here whole, and go straight to a handler.
-            Ok(Opening { open, metadata, bytes }) if open.total.is_none() => {
+            Ok(Opening { open, urgency, metadata, bytes }) if open.total.is_none() => {
                 self.release_shared(frame.charge());
                 exchange.rx.credit.release(frame.charge());
                 exchange.rx.done = frame.has(flag::END);
@@ -161,17 +162,19 @@ impl<U> Session<U> {
                 exchange.rx.announce = announce;
                 let key = self.insert(exchange);
                 self.ids.insert(frame.xid, key);
+                self.set_urgency(key, urgency);
                 if announce {
                     self.announces.push(key);
                     self.control_due = true;
                 }
                 Ok(Some(SessionEvent::Opened { key, method, timeout, body: pool::copy(bytes), more, one_way, metadata }))
             }
-            Ok(Opening { open, metadata, bytes }) => {
+            Ok(Opening { open, urgency, metadata, bytes }) => {
                 let timeout_ms = self.grant_timeout(&open).map(millis);
                 exchange.tx.open = Some(OpenFields { method: open.method as u32, timeout_ms, one_way, metadata });
                 let key = self.insert(exchange);
                 self.ids.insert(frame.xid, key);
+                self.set_urgency(key, urgency);
                 let total = open.total.unwrap_or_default();
                 if let Err(refused) = self.begin(key, total, bytes, frame, false) {
                     self.release_shared(frame.charge());
@@ -192,7 +195,7 @@ impl<U> Session<U> {
     /// The fields of an OPEN, checked as far as its exchange alone is concerned.
     #[inline]
     fn read_open<'f>(&self, credit: &mut RecvCredit, frame: &Frame<'f>) -> Result<Opening<'f>, Refused> {
-        let (open, metadata, bytes) = Open::read(frame)?;
+        let (open, Beside { urgency, metadata }, bytes) = Open::read(frame)?;
         if open.method > u64::from(u32::MAX) {
             return Err(Refused(Reason::new(Code::UNKNOWN_METHOD, "")));
         }
@@ -206,7 +209,7 @@ impl<U> Session<U> {
             return Err(Refused(Reason::new(Code::PROTOCOL, "END in the middle of a message")));
         }
         let metadata = if metadata.is_empty() { None } else { Some(self.read_metadata(metadata)?) };
-        Ok(Opening { open, metadata, bytes })
+        Ok(Opening { open, urgency, metadata, bytes })
     }
 
     #[cold]
@@ -567,7 +570,7 @@ impl<U> Session<U> {
         let [data, exchanges] = read_varints(frame.body, ["the session's maximum", "the number of exchanges"])?;
         if self.send.raise(data) {
             while let Some(key) = self.parked.pop_back() {
-                self.ring.push_front(key, self.size_of(key));
+                self.ring.push_front(key, self.rank_of(key));
             }
         }
         if exchanges > self.opens_max {

@@ -6,7 +6,7 @@ use crate::id::Side;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
 use crate::proto::time::Time;
-use crate::wire::hello::Windows;
+use crate::wire::hello::{DEFAULT_WEIGHT, MAX_WEIGHT, Windows};
 use crate::wire::varint;
 
 /// A session at rest. Only [`Session::rest`] makes one.
@@ -30,7 +30,12 @@ impl<U> Session<U> {
     /// under way, or due, or queued.
     pub fn rest(&self, owner: &[u64], now: Time) -> Option<Resting> {
         let busy = self.exchanges.len() > 0 || self.queued() > 0 || self.recv.held() > 0;
-        let due = self.control_due || self.control_queued || self.data_queued || self.ack_due || self.stamp_wanted;
+        let due = self.control_due
+            || self.control_queued
+            || self.expedited_queued
+            || self.data_queued
+            || self.ack_due
+            || self.stamp_wanted;
         let ending = self.is_closing() || self.peer_closed() || self.failed.is_some();
         // A peer that has tried this side's patience does not get it back by waiting for less than it takes.
         let tried = !self.patience.is_full(now);
@@ -58,6 +63,7 @@ impl<U> Session<U> {
             self.next_local,
             self.next_remote,
             self.closing.untaken,
+            distance(self.weight.into(), DEFAULT_WEIGHT.into()),
         ];
         // Windows that a peer made as large as they can be.
         if owner.iter().chain(&numbers).any(|number| *number > varint::MAX) {
@@ -94,6 +100,7 @@ impl<U> Session<U> {
         (session.tx_count, session.rx_count) = (next(), next());
         (session.next_local, session.next_remote) = (next(), next());
         session.closing.untaken = next();
+        session.weigh(u16::try_from(displaced(DEFAULT_WEIGHT.into(), next())).unwrap_or(MAX_WEIGHT));
         debug_assert!(rest.is_empty(), "nothing is written down that is not read");
         (session, owner)
     }
@@ -143,12 +150,13 @@ mod tests {
                 (session.tx_count, session.rx_count) = (tx, rx);
                 (session.next_local, session.next_remote) = (4 * id, 4 * id + 1);
                 session.closing.untaken = untaken;
+                session.weigh(untaken as u16);
             }
             let resting = session.rest(&[7, 1 << 40], Time::from_micros(0)).unwrap();
             let (woken, owner) = Session::<()>::wake::<2>(&resting, Side::Acceptor, config);
             prop_assert_eq!(owner, [7, 1 << 40]);
             prop_assert_eq!(format!("{woken:?}"), format!("{session:?}"));
-            prop_assert!(!fresh || resting.len() <= 18 + 9, "a new one takes a byte a number: {}", resting.len());
+            prop_assert!(!fresh || resting.len() <= 19 + 9, "a new one takes a byte a number: {}", resting.len());
         }
     }
 

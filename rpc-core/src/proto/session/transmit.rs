@@ -3,11 +3,9 @@
 //! Header, exchange id and sequence position are assigned here and nowhere else, so that the order of the queue may
 //! change up to the last moment and the order of the sequence is the order on the wire.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use super::{Link, OpenCommand, Session};
+use super::{Extras, Link, OpenCommand, Session};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Xid};
 use crate::metadata::Metadata;
@@ -15,7 +13,9 @@ use crate::proto::error::{ExchangeFault, Origin};
 use crate::proto::exchange::{AnswerKind, Body, Exchange, NOT_ASKED, OpenFields, TxState};
 use crate::proto::outbox::{Lane, Outbox, QUANTUM};
 use crate::wire::HeadBuf;
-use crate::wire::frame::{MIN_CHARGE, Open, Reason, Reset, charge, exchange_head, flag, kind, session_head};
+use crate::wire::frame::{
+    Beside, LEAST_URGENCY, MIN_CHARGE, Open, Reason, Reset, charge, exchange_head, flag, kind, session_head,
+};
 use crate::wire::varint;
 
 /// Room that a frame's ids and fields take at most, so that message bytes are cut to fit under `max_frame`.
@@ -25,8 +25,8 @@ const HEAD_ROOM: usize = 64;
 /// takes one more, which the slow path's arithmetic counts and the estimate here covers.
 const OPEN_ROOM: usize = 16;
 
-/// What an OPEN has behind its ids beside metadata, at most: method and timeout of 32 bits, bitmap, two lengths, and the
-/// 16 bytes that are the least of a message to go with them.
+/// What an OPEN has behind its ids beside metadata, at most: method and timeout of 32 bits, bitmap, urgency, two lengths,
+/// and the 16 bytes that are the least of a message to go with them.
 const BESIDE_METADATA: usize = 48;
 
 /// How an exchange's turn ended.
@@ -74,17 +74,44 @@ impl<U> Session<U> {
                 self.transmit_control(link, out);
             } else {
                 self.control_queued = true;
-                out.enqueue_urgent(link.slot);
+                out.schedule().enqueue_control(link.slot);
             }
         }
-        if self.has_data() && !self.data_queued {
+        if self.has_data() {
             if out.is_idle() {
                 self.transmit_data(link, out);
             } else {
-                self.data_queued = true;
-                out.enqueue(link.slot);
+                self.queue_turns(link, out);
             }
         }
+    }
+
+    /// Stands in line for what there is to write: with expedited messages ahead of the others, as far as its share goes,
+    /// and with the rest among them.
+    fn queue_turns(&mut self, link: Link, out: &mut Outbox) {
+        if self.wants_expedited() && out.schedule().expedites(link.slot, self.weight) {
+            self.expedited_queued = true;
+            out.schedule().enqueue_expedited(link.slot);
+        }
+        if self.wants_turn() {
+            self.data_queued = true;
+            out.schedule().enqueue(link.slot, self.weight);
+        }
+    }
+
+    #[cold]
+    fn wants_line(&self) -> bool {
+        self.wants_expedited() || self.wants_turn()
+    }
+
+    fn wants_expedited(&self) -> bool {
+        !self.expedited_queued && self.ring.expedited() > 0 && self.blocked_at.is_none()
+    }
+
+    fn wants_turn(&self) -> bool {
+        let ahead = if self.expedited_queued { self.ring.expedited() } else { 0 };
+        let rest = self.ring.len() > ahead && self.blocked_at.is_none();
+        !self.data_queued && (rest || (self.is_closing() && self.close_due()))
     }
 
     /// Whether [`flush`](Self::flush) has anything to do.
@@ -92,7 +119,7 @@ impl<U> Session<U> {
     pub fn needs_flush(&self) -> bool {
         (!self.unstamped.is_empty() && !self.stamp_wanted)
             || (!self.control_queued && self.control_due)
-            || (!self.data_queued && self.has_data())
+            || (self.has_data() && self.wants_line())
     }
 
     /// Whether a message of `len` bytes with `fields` bytes before it may be written at once and whole: nobody waits,
@@ -152,17 +179,29 @@ impl<U> Session<U> {
         Ok(key)
     }
 
-    /// [`open`](Self::open) and [`flush`](Self::flush) of a call with metadata, which are written with its OPEN.
+    /// [`open`](Self::open) and [`flush`](Self::flush) of a call with metadata or an urgency, which are written with its
+    /// OPEN.
     ///
     /// # Errors
     /// As [`open`](Self::open), and for more metadata than the limits of this side or the windows of the peer allow.
+    #[cold]
     pub fn open_with(
         &mut self,
         command: OpenCommand,
-        metadata: Arc<Metadata>,
+        mut extras: Extras,
         user: U,
         out: &mut Outbox,
     ) -> Result<ExchangeKey, ExchangeFault> {
+        extras.urgency = extras.urgency.min(LEAST_URGENCY);
+        if let Some(metadata) = &extras.metadata {
+            self.check_metadata(metadata, out)?;
+        }
+        let key = self.open_beside(command, extras, user)?;
+        self.flush(out);
+        Ok(key)
+    }
+
+    fn check_metadata(&self, metadata: &Metadata, out: &Outbox) -> Result<(), ExchangeFault> {
         let too_much = |code, text| ExchangeFault { reason: Reason::new(code, text), origin: Origin::Local, sent: false };
         metadata
             .check(self.config.metadata_bytes as usize, self.config.metadata_entries as usize)
@@ -172,12 +211,7 @@ impl<U> Session<U> {
             let text = format!("the metadata take {size} bytes, and the peer's windows and frames leave room for {room}");
             return Err(too_much(Code::TOO_LARGE, text));
         }
-        let key = self.open(command, user)?;
-        if let Some(fields) = self.exchanges.get_mut(key).and_then(|exchange| exchange.tx.open.as_mut()) {
-            fields.metadata = Some(metadata);
-        }
-        self.flush(out);
-        Ok(key)
+        Ok(())
     }
 
     /// How many bytes of metadata the peer's windows and frames have room for, whatever else is under way. All of it
@@ -222,6 +256,10 @@ impl<U> Session<U> {
                 self.control_queued = false;
                 self.transmit_control(link, out);
             }
+            Lane::Expedited => {
+                self.expedited_queued = false;
+                self.transmit_expedited(link, out);
+            }
             Lane::Data => {
                 self.data_queued = false;
                 self.transmit_data(link, out);
@@ -241,12 +279,28 @@ impl<U> Session<U> {
         if self.control_due && !self.control_queued {
             // A stream that broke: its RESET follows the last of its items. Or the last word of a session that closes.
             self.control_queued = true;
-            out.enqueue_urgent(link.slot);
+            out.schedule().enqueue_control(link.slot);
         }
-        if self.has_data() && !self.data_queued {
-            self.data_queued = true;
-            out.enqueue(link.slot);
+        self.queue_turns(link, out);
+    }
+
+    /// Writes small messages of the highest urgency, as far as the session may ahead of the others.
+    fn transmit_expedited(&mut self, link: Link, out: &mut Outbox) {
+        if self.blocked_at != Some(out.credit_max()) {
+            self.blocked_at = None;
         }
+        let start = self.send.used();
+        while self.blocked_at.is_none()
+            && self.send.used() - start < QUANTUM as u64
+            && !out.is_full()
+            && out.schedule().expedites(link.slot, self.weight)
+        {
+            let before = self.send.used();
+            let Some(key) = self.ring.pop_expedited(before) else { break };
+            self.serve(key, link, out);
+            out.schedule().charge_expedited(link.slot, self.send.used() - before);
+        }
+        self.queue_turns(link, out);
     }
 
     /// S_CLOSE needs no credit: it only waits for the calls that are still to be opened.
@@ -260,20 +314,25 @@ impl<U> Session<U> {
     }
 
     fn transmit_ring(&mut self, link: Link, out: &mut Outbox) {
-        let limit = if out.has_competition() { QUANTUM as u64 } else { u64::MAX };
+        let limit = out.schedule().turn(link.slot);
         let start = self.send.used();
-        while !out.is_full() && self.send.used() - start < limit {
+        while self.blocked_at.is_none() && !out.is_full() && self.send.used() - start < limit {
             let Some(key) = self.ring.pop(self.send.used()) else { break };
-            match self.transmit_exchange(key, link, out) {
-                Turn::Drained | Turn::Stream => {}
-                Turn::Again => self.enter_ring(key),
-                Turn::Session => self.park(key),
-                Turn::Connection => {
-                    self.blocked_at = Some(out.credit_max());
-                    self.ring.push_front(key, self.size_of(key));
-                    out.block(link.slot);
-                    break;
-                }
+            self.serve(key, link, out);
+        }
+        out.schedule().charge(link.slot, self.send.used() - start);
+    }
+
+    /// One turn of one exchange, and where it stands behind it.
+    fn serve(&mut self, key: ExchangeKey, link: Link, out: &mut Outbox) {
+        match self.transmit_exchange(key, link, out) {
+            Turn::Drained | Turn::Stream => {}
+            Turn::Again => self.enter_ring(key),
+            Turn::Session => self.park(key),
+            Turn::Connection => {
+                self.blocked_at = Some(out.credit_max());
+                self.ring.push_front(key, self.rank_of(key));
+                out.block(link.slot);
             }
         }
     }
@@ -331,18 +390,21 @@ impl<U> Session<U> {
     /// One turn of one exchange: control frames without credit, then one piece of a message, or as many small items as
     /// a quantum holds.
     fn transmit_exchange(&mut self, key: ExchangeKey, link: Link, out: &mut Outbox) -> Turn {
+        let urgency = self.urgency_of(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return Turn::Drained };
         exchange.queued = false;
-        let competition = self.ring.has_short() || out.has_competition();
+        let competition = self.ring.is_pressed() || out.has_competition();
         let frame_limit = out.max_frame() as usize - HEAD_ROOM;
         let mut writer = Writer {
             sid: link.sid,
+            urgency,
             limit: if competition { frame_limit.min(QUANTUM) } else { frame_limit },
             session: &mut self.send,
             reserve: self.peer.session / 4,
             count: &mut self.tx_count,
             out,
         };
+        let start = exchange.tx.credit.used();
         if exchange.xid.is_none() {
             // Withdrawn calls were removed; whoever is here has exchange credit and a message.
             let xid = Xid(self.next_local);
@@ -358,7 +420,7 @@ impl<U> Session<U> {
                 }
             }
         }
-        let turn = writer.rest(exchange);
+        let turn = writer.rest(exchange, start);
         match turn {
             Turn::Drained => {
                 if !exchange.has_outgoing()
@@ -384,6 +446,7 @@ impl<U> Session<U> {
 /// Writes the frames of one exchange's turn.
 struct Writer<'a> {
     sid: Option<crate::id::Sid>,
+    urgency: u8,
     /// The longest body of a frame in this turn.
     limit: usize,
     session: &'a mut super::SendCredit,
@@ -405,18 +468,19 @@ impl Writer<'_> {
     /// Writes the OPEN with the first piece of the arguments.
     fn open<U>(&mut self, exchange: &mut Exchange<U>, xid: Xid) -> Result<(), Turn> {
         let tx = &mut exchange.tx;
-        let (Some(OpenFields { method, timeout_ms, one_way, metadata }), Some(body)) = (&tx.open, &tx.body) else {
+        let (Some(fields), Some(body)) = (&tx.open, &tx.body) else {
             return Err(Turn::Drained);
         };
+        let OpenFields { method, timeout_ms, one_way, metadata } = fields;
         let message = body.as_slice();
         let timeout_ms = timeout_ms.map(u64::from);
         let method = u64::from(*method);
         let metadata = metadata.as_ref().map_or(&[][..], |metadata| metadata.encoded());
-        let beside = if metadata.is_empty() { 0 } else { varint::len(metadata.len() as u64) + metadata.len() };
-        let extended = timeout_ms.is_some() || beside > 0;
-        let fields = varint::len(method) + usize::from(extended) + timeout_ms.map_or(0, varint::len) + beside;
+        let beside = Beside { urgency: self.urgency, metadata };
+        let extended = timeout_ms.is_some() || !beside.is_nothing();
+        let fields = varint::len(method) + usize::from(extended) + timeout_ms.map_or(0, varint::len) + beside.size();
         // Metadata stand whole before the first piece, which is as long as it would be without them.
-        let limit = (self.limit + beside).min(self.out.max_frame() as usize - HEAD_ROOM);
+        let limit = (self.limit + beside.size()).min(self.out.max_frame() as usize - HEAD_ROOM);
         let piece = self.piece(limit, fields, message.len(), 0, tx.credit.available(), 0)?;
         let ends = piece.end_of_message && tx.state == TxState::Ending;
         let mut flags = if piece.end_of_message { flag::EOM } else { 0 };
@@ -427,14 +491,14 @@ impl Writer<'_> {
         let ids = head.len();
         let total = piece.first_of_many.then_some(message.len() as u64);
         let open = Open { method, timeout_ms, total };
-        if metadata.is_empty() {
+        if beside.is_nothing() {
             open.write(&mut head);
             let taken = charge(head.len() - ids + piece.len);
             tx.credit.take(taken);
             self.write(head, body, piece.len, 0, taken);
         } else {
-            let mut behind = Vec::with_capacity(beside + piece.len);
-            open.write_with(metadata, &mut head, &mut behind);
+            let mut behind = Vec::with_capacity(beside.size() + piece.len);
+            open.write_with(beside, &mut head, &mut behind);
             behind.extend_from_slice(&message[..piece.len]);
             let taken = charge(head.len() - ids + behind.len());
             tx.credit.take(taken);
@@ -450,8 +514,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes what the turn allows of everything behind the OPEN.
-    fn rest<U>(&mut self, exchange: &mut Exchange<U>) -> Turn {
+    /// Writes what the turn allows of everything behind the OPEN. It began where the direction had taken `start`.
+    fn rest<U>(&mut self, exchange: &mut Exchange<U>, start: u64) -> Turn {
         let Some(xid) = exchange.xid else { return Turn::Drained };
         if matches!(exchange.tx.state, TxState::Resetting(_) | TxState::Done) {
             // What stops an exchange goes through the control lane.
@@ -461,7 +525,6 @@ impl Writer<'_> {
         if std::mem::take(&mut exchange.tx.accept) {
             self.frame(exchange_head(kind::ACCEPT, 0, self.sid, xid), &[]);
         }
-        let start = exchange.tx.credit.used();
         loop {
             let Exchange { tx, streams, .. } = exchange;
             let (front, waiting) =
@@ -475,10 +538,12 @@ impl Writer<'_> {
                 }
                 return Turn::Drained;
             };
-            if self.out.is_full() || tx.credit.used() - start >= self.limit as u64 {
+            let (total, written) = (message.len(), tx.written);
+            // What does not go whole into the rest of the turn has one of its own, so that no turn is two.
+            let spent = tx.credit.used() - start;
+            if self.out.is_full() || (spent > 0 && spent + charge((total - written).min(self.limit)) > self.limit as u64) {
                 return Turn::Again;
             }
-            let (total, written) = (message.len(), tx.written);
             let reserve = if from_items { self.reserve } else { 0 };
             let piece = match self.piece(self.limit, 0, total - written, written, tx.credit.available(), reserve) {
                 Ok(piece) => piece,
