@@ -27,6 +27,7 @@ const CORE: &[&[&str]] = &[
 ];
 
 const TRANSPORT: &[&[&str]] = &[
+    &["sync"],
     &["actor", "budget", "chunks", "clock", "endpoint", "peers", "tower", "backend/eyeballs", "backend/files"],
     &["tls"],
     &["ending", "error", "layered", "stream", "backend/users"],

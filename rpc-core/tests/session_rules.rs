@@ -100,6 +100,20 @@ fn bytes_beyond_a_sessions_credit_end_the_session() {
     assert_eq!(code_of(bench.data(0, flag::EOM, &[0; 17])), Code::FLOW);
 }
 
+/// What was given back and was not worth its frame is announced when little is left to the peer, also where nobody takes
+/// anything more.
+#[test]
+fn a_sessions_credit_is_announced_on_receipt_when_less_than_a_quarter_is_left() {
+    for (len, announced) in [(733, false), (734, false), (735, true)] {
+        let mut bench = Bench::new(Side::Acceptor, Limits::default().stream_window(100_000).session_window(1000));
+        // Its 16 bytes are given back at once.
+        key_of(bench.open(0, flag::EOM, b""));
+        assert_eq!(bench.written(), [""; 0]);
+        bench.data(0, flag::EOM, &vec![0; len]).unwrap();
+        assert_eq!(bench.written() == ["MAX_SESSION"], announced, "{len}");
+    }
+}
+
 #[test]
 fn messages_at_the_limit_pass_and_one_byte_more_resets_the_exchange_alone() {
     let mut limits = Limits::default();

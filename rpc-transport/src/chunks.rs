@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
 use rpc_core::proto::outbox::{Output, Piece};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Bytes under way in one direction after which the writer waits: a batch and a large frame. What it hands over while there
 /// is less goes whole, so that a batch is one step.

@@ -18,6 +18,7 @@ use rpc_core::status::Fault;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 
+use crate::clock;
 use crate::handler::{Place, Running, run, run_stream, settle};
 use crate::state::{Counted, Link, SessionItems, SessionState, Slot, Task};
 
@@ -272,9 +273,9 @@ impl MethodState {
         if !suspect && !self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
             return running.poll(&mut cx);
         }
-        let before = Instant::now();
+        let before = clock::here();
         let polled = running.poll(&mut cx);
-        let slow = if before.elapsed() > INLINE_TIME { self.slow.load(Ordering::Relaxed) + 1 } else { 0 };
+        let slow = if clock::here().duration_since(before) > INLINE_TIME { self.slow.load(Ordering::Relaxed) + 1 } else { 0 };
         self.slow.store(slow, Ordering::Relaxed);
         polled
     }

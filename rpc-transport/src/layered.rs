@@ -12,7 +12,7 @@ use rpc_core::status::{Error, Fault, FaultKind};
 use rpc_core::streaming::Decoding;
 use tokio::time::Sleep;
 
-use crate::clock::time_left;
+use crate::clock::{self, time_left};
 
 /// A call that goes through layers.
 pub(crate) struct Layered<T, E> {
@@ -62,7 +62,7 @@ impl<T, E> Layered<T, E> {
             if time_left.is_some_and(|time_left| time_left.is_zero()) {
                 return Poll::Ready(Err(Fault::new(FaultKind::Deadline, "").not_run().into()));
             }
-            let deadline = time_left.and_then(|time_left| Instant::now().checked_add(time_left));
+            let deadline = time_left.and_then(|time_left| clock::here().checked_add(time_left));
             request.set_deadline(deadline);
             if let Some(metadata) = metadata {
                 request.set_metadata(metadata);

@@ -33,6 +33,7 @@ mod server;
 mod session;
 mod state;
 mod stream;
+mod sync;
 #[cfg(feature = "_tls")]
 pub mod tls;
 #[cfg(feature = "tower")]

@@ -17,7 +17,7 @@ use rpc_core::status::{Error, Fault, FaultKind};
 use rpc_core::streaming::Streaming;
 use tokio::time::Sleep;
 
-use crate::clock::time_left;
+use crate::clock::{self, time_left};
 use crate::state::lock;
 
 /// A server that a client of type `C` can call directly. Implemented by the macro.
@@ -153,7 +153,7 @@ impl<T, E> Stream for Bounded<T, E> {
 impl Running {
     fn new(time_left: Option<Duration>, metadata: Option<Arc<Metadata>>) -> Self {
         let host = Arc::new(LocalHost::default());
-        let deadline = time_left.and_then(|time_left| Instant::now().checked_add(time_left));
+        let deadline = time_left.and_then(|time_left| clock::here().checked_add(time_left));
         let mut context = Context::new(host.clone(), ExchangeKey::LOCAL, deadline);
         if let Some(metadata) = metadata {
             context = context.with_metadata(metadata);
@@ -163,7 +163,7 @@ impl Running {
 
     /// Whether the deadline had passed before the call began. Behind that the timer tells.
     fn expired(&self) -> bool {
-        self.sleep.is_none() && self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+        self.sleep.is_none() && self.deadline.is_some_and(|deadline| deadline <= clock::here())
     }
 
     /// A timer only where the call waits: one that completes at once never sets it.

@@ -19,6 +19,10 @@ pub(crate) struct Ledger {
     pub(crate) begun: bool,
     /// The connection is lost.
     pub(crate) lost: bool,
+    /// Nothing that this end writes arrives any more.
+    pub(crate) cut: Option<usize>,
+    /// These ends have given the other up.
+    pub(crate) gone: [bool; 2],
     by: usize,
     deadline: Option<Time>,
     /// How often each call was executed, here or elsewhere.
@@ -102,6 +106,28 @@ impl World {
                 }
             }
             End::Lose => self.lose(),
+            End::HalfOpen => self.ledger.cut = Some(by),
+        }
+    }
+
+    /// What an end's clock says of the other's silence.
+    pub(crate) fn keep_alive(&mut self, end: usize) {
+        if self.ledger.cut.is_none() || self.ledger.gone[end] || self.plan.mutation == Some(Mutation::IgnoreSilence) {
+            return;
+        }
+        if self.nodes[end].connection.handle_timeout(self.now).is_err() {
+            self.ledger.gone[end] = true;
+            self.ledger.lost = self.ledger.gone == [true; 2];
+            self.give_up(end);
+        }
+    }
+
+    /// An end is without its connection.
+    fn give_up(&mut self, end: usize) {
+        for index in 0..self.sessions {
+            let attached = self.nodes[end].sessions.get_mut(&index).expect("it is here");
+            attached.core.fail(Reason::new(Code::CLOSED, "the connection is lost"));
+            self.over(end, index);
         }
     }
 
@@ -121,13 +147,7 @@ impl World {
     /// The connection is gone, and what was under way on it.
     fn lose(&mut self) {
         self.ledger.lost = true;
-        for end in [CLIENT, SERVER] {
-            for index in 0..self.sessions {
-                let attached = self.nodes[end].sessions.get_mut(&index).expect("it is here");
-                attached.core.fail(Reason::new(Code::CLOSED, "the connection is lost"));
-                self.over(end, index);
-            }
-        }
+        [CLIENT, SERVER].into_iter().for_each(|end| self.give_up(end));
     }
 
     /// A session has failed: its handlers are dropped.
@@ -147,6 +167,7 @@ impl World {
     /// A call has its outcome. One that is known not to have run is made elsewhere.
     pub(crate) fn settle_outcome(&mut self, id: (usize, u64), outcome: &Outcome) -> Result<(), String> {
         let Outcome::Failed(code, may_have_run) = *outcome else { return Ok(()) };
+        let may_have_run = may_have_run && self.plan.mutation != Some(Mutation::DenyStart);
         if self.plan.end.is_some_and(End::is_orderly) && !self.plan.impatient && (may_have_run || code != Code::CLOSED.0) {
             return Err(format!("C2: call {id:?} failed with code {code} although everything ended in good order"));
         }

@@ -7,6 +7,7 @@
 
 mod ends;
 mod fairness;
+mod hostile;
 mod node;
 mod rng;
 mod world;
@@ -104,6 +105,32 @@ fn the_same_seed_runs_the_same_way() {
         let (mut a, mut b) = (World::new(seed, plan), World::new(seed, plan));
         assert_eq!(a.run(), b.run());
         assert_eq!(a.trace(), b.trace());
+    }
+}
+
+/// E1, E9, L4, X1: a peer that sends sound frames among broken ones. Whatever it does, this side stays within its bounds, and
+/// each of its calls ends.
+#[test]
+fn a_hostile_peer_is_contained() {
+    let mut seen = hostile::Seen::default();
+    for seed in seeds() {
+        match hostile::run(seed, 1 + seed % 8) {
+            Ok(of_run) => seen.add(&of_run),
+            Err(fault) => panic!("SIM_SEED={seed}: {fault}"),
+        }
+    }
+    if seeds().len() > 50 {
+        assert!(seen.is_telling(), "the runs hardly got anywhere: {seen:?}");
+    }
+}
+
+/// What is contained above is what the peer does wrong: the same peer without it is let be.
+#[test]
+fn a_peer_that_breaks_no_rule_is_not_taken_for_hostile() {
+    for seed in seeds().into_iter().take(50) {
+        let seen = hostile::run(seed, 0).unwrap_or_else(|fault| panic!("SIM_SEED={seed}: {fault}"));
+        assert_eq!((seen.aborted, seen.closed), (0, 0), "SIM_SEED={seed}");
+        assert!(seen.answered > 0, "SIM_SEED={seed}: no call was answered");
     }
 }
 

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use rpc_core::code::Code;
 use rpc_core::id::{ExchangeKey, Sid, Side};
 use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{
     Connection, ConnectionError, ConnectionEvent, Handshake, Input, Limits, Link, Outbox, Session, SessionEvent, Time,
 };
-use rpc_core::wire::frame::{Mode, kind};
+use rpc_core::wire::frame::{Mode, Reason, kind};
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 
 use crate::fairness::Fairness;
 
 /// What an end attaches to an exchange: the number of the simulated call.
 pub(crate) type User = u64;
+
+/// What services are called where peers break rules: numbers below this.
+pub(crate) const SERVED: usize = 4;
 
 /// A session with its place on the connection that it is attached to.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub(crate) struct Node {
     flushing: Output,
     /// A seeded fault: announcements of credit are passed over.
     pub(crate) deaf: bool,
+    /// The peer may break rules: a breach of a session's ends that session, and not the run.
+    pub(crate) wary: bool,
     pub(crate) events: Vec<Event>,
     pub(crate) fairness: Fairness,
 }
@@ -68,6 +74,7 @@ impl Node {
             input: Input::new(256),
             flushing: Output::default(),
             deaf: false,
+            wary: false,
             events: Vec::new(),
             fairness: Fairness::default(),
         }
@@ -146,6 +153,12 @@ impl Node {
             match self.connection.next_event(now, &mut self.input)? {
                 None => return Ok(()),
                 Some(ConnectionEvent::Ignored | ConnectionEvent::Connected | ConnectionEvent::GoingAway) => {}
+                Some(ConnectionEvent::SessionOpened { sid, open })
+                    if self.wary
+                        && !open.service.parse().is_ok_and(|index| index < SERVED && !self.sessions.contains_key(&index)) =>
+                {
+                    self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, "there is no such service"));
+                }
                 Some(ConnectionEvent::SessionOpened { sid, open }) => {
                     let index: usize = open.service.parse().expect("the name is the session's number");
                     let mut core = arriving.remove(&index).unwrap_or_else(|| Session::new(Side::Acceptor, self.limits.session()));
@@ -165,6 +178,7 @@ impl Node {
                     attached.live = true;
                     attached.core.flush(&mut self.out);
                 }
+                Some(ConnectionEvent::SessionRejected { slot, reject }) if self.wary => self.cut_off(slot, reject.reason),
                 Some(ConnectionEvent::SessionRejected { reject, .. }) => {
                     return Err(ConnectionError::ClosedByPeer(reject.reason));
                 }
@@ -178,8 +192,15 @@ impl Node {
                         Ok(event) => {
                             if matches!(event, Some(SessionEvent::Aborted(_))) {
                                 self.connection.forget(attached.sid);
+                                attached.over |= self.wary;
                             }
                             self.events.extend(event.map(|event| Event::Session(index, event)));
+                        }
+                        Err(error) if self.wary => {
+                            let (abort, sid) = (attached.core.abort(error.reason.clone()), attached.sid);
+                            self.connection.abort(sid, &abort);
+                            self.cut_off(slot, error.reason);
+                            continue;
                         }
                         Err(error) => return Err(error.into()),
                     }
@@ -187,6 +208,21 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A session is over by the peer's doing, or for what it did.
+    fn cut_off(&mut self, slot: SessionSlot, reason: Reason) {
+        let attached = self.sessions.get_mut(&(slot.0 as usize)).expect("aliases lead to sessions");
+        attached.core.fail(reason.clone());
+        attached.core.detach();
+        (attached.over, attached.live) = (true, false);
+        self.out.forget(slot);
+        self.events.push(Event::Session(slot.0 as usize, SessionEvent::Aborted(reason)));
+    }
+
+    /// How large the buffer for reading has grown.
+    pub(crate) fn buffer(&self) -> usize {
+        self.input.capacity()
     }
 
     /// Takes at most `n` bytes for the network, as a socket would.

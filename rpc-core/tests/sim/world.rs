@@ -46,10 +46,12 @@ pub(crate) enum End {
     Abort,
     /// The connection is lost, with all that was under way on it.
     Lose,
+    /// The link goes silent in one direction, and neither end is told: keepalive has to find out.
+    HalfOpen,
 }
 
 impl End {
-    pub(crate) const ALL: [Self; 5] = [Self::Drain, Self::DrainUntil, Self::Close, Self::Abort, Self::Lose];
+    pub(crate) const ALL: [Self; 6] = [Self::Drain, Self::DrainUntil, Self::Close, Self::Abort, Self::Lose, Self::HalfOpen];
 
     /// Whether every call is either served or known not to have run.
     pub(crate) fn is_orderly(self) -> bool {
@@ -82,10 +84,14 @@ pub(crate) enum Mutation {
     LoseAnswer,
     /// All sessions have turns alike, whatever they weigh.
     IgnoreWeights,
+    /// Nobody minds the other's silence.
+    IgnoreSilence,
+    /// Where the link went silent, calls are said not to have run.
+    DenyStart,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::LoseByte,
         Self::RepeatWrite,
         Self::IgnoreCredit,
@@ -97,6 +103,8 @@ impl Mutation {
         Self::DenyReceipt,
         Self::LoseAnswer,
         Self::IgnoreWeights,
+        Self::IgnoreSilence,
+        Self::DenyStart,
     ];
 
     /// The run that it is seeded into.
@@ -106,6 +114,7 @@ impl Mutation {
             Self::LeaveUnasked => Some(End::Drain),
             Self::LoseAnswer => Some(End::Close),
             Self::DenyReceipt => Some(End::Abort),
+            Self::IgnoreSilence | Self::DenyStart => Some(End::HalfOpen),
             _ => None,
         };
         Plan { mutation: Some(self), end, weighted: self == Self::IgnoreWeights, ..Plan::default() }
@@ -279,6 +288,9 @@ impl World {
         if plan.giants {
             limits.exchanges = 8;
         }
+        if plan.end == Some(End::HalfOpen) {
+            (limits.keepalive_interval, limits.keepalive_timeout) = (Duration::from_secs(1), Duration::from_millis(500));
+        }
         let now = Time::default();
         let mode = if plan.single { Mode::Single } else { Mode::Multi };
         let nodes = [Node::new(Side::Initiator, mode, limits.clone(), now), Node::new(Side::Acceptor, mode, limits.clone(), now)];
@@ -372,7 +384,11 @@ impl World {
                 let end = self.rng.below(2);
                 self.network(end)?;
             }
-            6 => self.nodes[self.rng.below(2)].tick(self.now),
+            6 => {
+                let end = self.rng.below(2);
+                self.nodes[end].tick(self.now);
+                self.keep_alive(end);
+            }
             7 if self.plan.impatient => self.lose_patience(),
             8 => self.serve()?,
             _ => self.consume()?,
@@ -387,12 +403,18 @@ impl World {
 
     /// Moves some bytes out of one end and, perhaps others, into the other.
     fn network(&mut self, from: usize) -> Result<(), String> {
+        if self.ledger.gone[from] {
+            return Ok(());
+        }
         let mut bytes = Vec::new();
         let most = if self.rng.chance(50) { 20 } else { 20_000 };
         let n = 1 + self.rng.below(most);
         self.nodes[from].transmit(n, &mut self.pipes[from].written, &mut bytes);
         self.mutate_bytes(from, &mut bytes);
         bytes.hash(&mut self.trace);
+        if self.ledger.cut == Some(from) || self.ledger.gone[1 - from] {
+            return Ok(());
+        }
         // A socket buffer of one frame is enough for progress.
         self.pipes[from].bytes.extend(bytes);
         let n = self.rng.below(self.pipes[from].bytes.len() + 1);

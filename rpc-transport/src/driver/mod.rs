@@ -142,7 +142,7 @@ pub(crate) struct Start {
 impl Driver {
     /// Takes a connected stream. Nothing happens before the first poll of [`run`](Self::run).
     pub(crate) fn new(io: Stream, start: Start, link: Arc<Link>) -> Self {
-        let (now, _) = clock::now();
+        let (now, instant) = clock::now();
         let Start { handshake, services, connected, share } = start;
         let limits = link.limits.clone();
         Self {
@@ -176,7 +176,7 @@ impl Driver {
             frames: 0,
             unwritten: 0,
             batch: Batching::default(),
-            instant: Instant::now(),
+            instant,
             wakers: Vec::new(),
         }
     }
