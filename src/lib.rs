@@ -35,6 +35,7 @@
 //! | choose what messages look like | [`Codec`], [`ConnectionBuilder::codecs`], [`ServerBuilder::codecs`] |
 //! | send a token, or a trace | [`Call::metadata`], [`Context::metadata`] |
 //! | encrypt it, and know who calls | `rpc::tls` (feature `tls`), [`Context::peer`], [`Principal`] |
+//! | see what waits, and for what | [`inspect`], [`inspector`] |
 //! | put layers around it | `rpc::tower` (feature `tower`), [`Request`], [`Reply`] |
 //!
 //! # Codecs
@@ -70,6 +71,9 @@
 //! # }
 //! ```
 
+pub mod inspect;
+
+pub use inspect::inspector;
 pub use rpc_core::code::Code;
 pub use rpc_core::codec::{Codec, DecodeLimits};
 pub use rpc_core::context::{Context, Peer, Principal};

@@ -28,7 +28,7 @@ const CORE: &[&[&str]] = &[
 
 const TRANSPORT: &[&[&str]] = &[
     &["sync"],
-    &["actor", "budget", "chunks", "clock", "endpoint", "peers", "tower", "backend/eyeballs", "backend/files"],
+    &["actor", "budget", "chunks", "clock", "endpoint", "peers", "report", "tower", "backend/eyeballs", "backend/files"],
     &["tls"],
     &["ending", "error", "layered", "stream", "backend/users"],
     &[
@@ -42,8 +42,8 @@ const TRANSPORT: &[&[&str]] = &[
         "backend/without_tls",
     ],
     &["backend", "backend/activation"],
-    &["handle", "handler", "local"],
-    &["dispatch"],
+    &["handle", "handler", "local", "registry"],
+    &["dispatch", "inspect"],
     &["driver"],
     &["call"],
     &["calls", "channel"],

@@ -204,7 +204,7 @@ impl Offered {
                     };
                     session.act(|session| session.accept(key));
                     let task = link.runtime.spawn(run_stream(items, context, place()));
-                    return attach(session, key, Task::Handler(task.abort_handle()));
+                    return attach(session, key, Task::Handler(task.abort_handle()), now);
                 }
                 Poll::Ready(reply) => {
                     drop(running);
@@ -214,7 +214,7 @@ impl Offered {
             }
         }
         let task = link.runtime.spawn(run(running, place())).abort_handle();
-        attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) });
+        attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) }, now);
     }
 }
 
@@ -248,9 +248,9 @@ fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
 
 /// Remembers what to stop when nobody waits for the exchange any more. The driver alone cancels, and it is the one
 /// who spawned, so no cancellation falls in between.
-fn attach(session: &SessionState, key: ExchangeKey, task: Task) {
+fn attach(session: &SessionState, key: ExchangeKey, task: Task, since: Instant) {
     if let Some(slot) = session.lock().proto.user(key) {
-        slot.runs(task);
+        slot.handles(task, since);
     }
 }
 

@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! 5  server      connection → session → {calls, tower, channel} → call → {layered, local, handle}
-//! 4  driver → dispatch → handler
+//! 4  driver → {dispatch → handler, registry}      inspect → registry
 //! 3  state
 //! 2  backend → stream            clock           actor
-//! 1  error → {tls → endpoint}    ending          budget, peers
+//! 1  error → {tls → endpoint}    ending           budget, peers, report
 //! ```
 
 mod actor;
@@ -26,9 +26,12 @@ mod endpoint;
 mod error;
 mod handle;
 mod handler;
+pub mod inspect;
 mod layered;
 mod local;
 mod peers;
+mod registry;
+mod report;
 mod server;
 mod session;
 mod state;

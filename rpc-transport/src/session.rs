@@ -143,7 +143,7 @@ impl SessionBuilder {
         let (done, opened) = oneshot::channel();
         // Until there is a client to do so, this future closes the session when it is dropped.
         let unclaimed = Unclaimed(&state);
-        link.command(Command::Open(Opening { session: Arc::clone(&state), open, done }));
+        link.command(Command::Open(Opening { session: Arc::clone(&state), open, info, done }));
         let opened = opened.await.unwrap_or_else(|_| Err(link.closed().unwrap_or(ConnectionError::Closed).into()));
         let SessionAccept { codec: chosen, methods, .. } = opened.map_err(|error| error.having_offered(&codecs))?;
         let Some(codec) = Codec::from_wire_id(chosen).filter(|_| codecs.contains(&chosen)) else {

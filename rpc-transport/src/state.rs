@@ -7,12 +7,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use rpc_core::codec::Codec;
 use rpc_core::context::{CallHost, Peer};
 use rpc_core::id::ExchangeKey;
 use rpc_core::proto::outbox::SessionSlot;
 use rpc_core::proto::{Batch, ConnectionError, ExchangeFault, Items, Limits, Outbox, Session, Time};
+use rpc_core::service::ServiceInfo;
 use rpc_core::streaming::ItemSource;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
@@ -22,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::ending::Closed;
 use crate::error::OpenError;
+use crate::report::Inside;
 
 /// Locks what no panic can leave half done: the pure values check before they change.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -65,12 +68,23 @@ pub(crate) enum Command {
     Drain(Time),
     /// Write what is queued, say goodbye, end.
     Close,
+    /// Tell what is going on.
+    Inspect(Inquiry),
+}
+
+/// What somebody wants to know of a connection.
+pub(crate) struct Inquiry {
+    /// The page of its sessions that begins with this sid; `None`: none of them.
+    pub(crate) page: Option<u64>,
+    pub(crate) done: oneshot::Sender<Inside>,
 }
 
 /// A session to be opened, and who waits for it.
 pub(crate) struct Opening {
     pub(crate) session: Arc<SessionState>,
     pub(crate) open: SessionOpen,
+    /// The service, as this side knows it.
+    pub(crate) info: &'static ServiceInfo,
     pub(crate) done: oneshot::Sender<Result<SessionAccept, OpenError>>,
 }
 
@@ -101,6 +115,13 @@ impl Link {
         }
     }
 
+    /// Asks the driver what is going on. Questions that nobody waits for any more make room, so that they do not pile up at a
+    /// driver that has no turn.
+    pub(crate) fn inquire(&self, inquiry: Inquiry) {
+        self.lock().commands.retain(|command| !matches!(command, Command::Inspect(asked) if asked.done.is_closed()));
+        self.command(Command::Inspect(inquiry));
+    }
+
     pub(crate) fn closed(&self) -> Option<ConnectionError> {
         self.lock().closed.clone()
     }
@@ -114,6 +135,11 @@ impl Link {
         }
         ended.await;
         self.closed().unwrap_or(ConnectionError::Closed)
+    }
+
+    /// How many handlers have a task.
+    pub(crate) fn handlers(&self) -> u64 {
+        self.handlers.load(Ordering::Relaxed)
     }
 
     /// Whether no further handler may be given a task.
@@ -192,6 +218,8 @@ struct More {
     sender: Option<Waker>,
     /// The handler, or the sender of a stream.
     task: Option<Task>,
+    /// When the handler's call arrived.
+    since: Option<Instant>,
     /// Nobody waits for the answer any more.
     abandoned: bool,
     /// Those who want to know of that.
@@ -235,6 +263,17 @@ impl Slot {
     /// Remembers the task that ends with the exchange.
     pub(crate) fn runs(&mut self, task: Task) {
         self.more.get_or_insert_default().task = Some(task);
+    }
+
+    /// The same for a handler, whose call arrived at `since`.
+    pub(crate) fn handles(&mut self, task: Task, since: Instant) {
+        self.runs(task);
+        self.more.get_or_insert_default().since = Some(since);
+    }
+
+    /// When the call arrived whose handler has a task.
+    pub(crate) fn handled_since(&self) -> Option<Instant> {
+        self.more.as_ref()?.since
     }
 
     /// Whoever waits for the queue to drain, to be woken.

@@ -16,6 +16,7 @@ mod endings;
 mod fifos;
 mod generic_services;
 mod harness;
+mod inspection;
 mod lab;
 mod limits;
 mod listeners;

@@ -278,6 +278,14 @@ impl<U> Exchange<U> {
         self.asked_at != NOT_ASKED && received.is_none_or(|received| self.asked_at < received)
     }
 
+    /// When it ends at the latest, where that has a time.
+    pub(super) fn deadline_at(&self) -> Option<Time> {
+        match self.deadline {
+            Deadline::At(at) => Some(at),
+            Deadline::None | Deadline::Unstamped(_) => None,
+        }
+    }
+
     /// The deadline as OPEN states it.
     #[inline]
     pub(super) fn timeout_ms(&self) -> Option<u32> {

@@ -32,5 +32,7 @@ pub use exchange::{AnswerKind, Body};
 pub use input::Input;
 pub use outbox::Outbox;
 pub use patience::Toll;
-pub use session::{Answer, Closed, Extras, Items, Link, OpenCommand, Resting, Session, SessionEvent};
+pub use session::{
+    Answer, Closed, ExchangeView, Extras, Items, Link, OpenCommand, Resting, Session, SessionEvent, SessionView, Wait,
+};
 pub use time::Time;

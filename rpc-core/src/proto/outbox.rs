@@ -311,6 +311,11 @@ impl Outbox {
         }
     }
 
+    /// Bytes of data that this side has sent on the connection, as its credit counts them.
+    pub fn sent(&self) -> u64 {
+        self.send.used()
+    }
+
     /// The highest maximum that the peer announced for the connection.
     #[inline]
     pub fn credit_max(&self) -> u64 {

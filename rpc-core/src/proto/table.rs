@@ -64,6 +64,13 @@ impl<T> Table<T> {
         self.entries.iter().filter_map(|(_, value)| value.as_ref())
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ExchangeKey, &T)> {
+        self.entries.iter().enumerate().filter_map(|(slot, (generation, value))| {
+            let key = ExchangeKey { slot: slot as u32, generation: *generation };
+            value.as_ref().map(|value| (key, value))
+        })
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ExchangeKey, &mut T)> {
         self.entries.iter_mut().enumerate().filter_map(|(slot, (generation, value))| {
             let key = ExchangeKey { slot: slot as u32, generation: *generation };

@@ -24,6 +24,11 @@ impl Time {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This point, `millis` milliseconds earlier; the epoch where that is later.
+    pub const fn before(self, millis: u32) -> Self {
+        Self(self.0.saturating_sub(millis as u64 * 1000))
+    }
+
     /// How long from `earlier` to here; zero if `earlier` is the later one.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -7,6 +7,7 @@
 //! The reader never waits for the writer: where the socket takes nothing, reading goes on (docs/PROTOCOL.md §7.4), but
 //! for one bound: while a peer does not take the replies it is owed, it is not read either.
 
+mod inspect;
 mod memory;
 mod read;
 mod sessions;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use rpc_core::id::{Sid, Side};
 use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{Connection, ConnectionError, Handshake, Input, Limits, Time};
+use rpc_core::service::ServiceInfo;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::HeadBuf;
 use rpc_core::wire::frame::kind;
@@ -35,6 +37,7 @@ use crate::budget::Share;
 use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
+use crate::registry::Listed;
 use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::Stream;
 use memory::Memory;
@@ -73,6 +76,8 @@ pub(crate) struct Driver {
     connection: Connection,
     limits: Limits,
     link: Arc<Link>,
+    /// Its place in the list of the process.
+    _listed: Listed,
     services: Arc<Services>,
     sessions: Sessions,
     /// When idle sessions are laid to rest next.
@@ -122,6 +127,9 @@ struct Entry {
     state: Arc<SessionState>,
     sid: Sid,
     offered: Option<Arc<Offered>>,
+    info: &'static ServiceInfo,
+    /// The peer's methods, where they are others than ours.
+    theirs: Option<Box<[u64]>>,
     decoding: Decoding,
     /// Whoever waits for the peer's S_ACCEPT.
     opening: Option<oneshot::Sender<Result<SessionAccept, OpenError>>>,
@@ -147,6 +155,7 @@ impl Driver {
         let limits = link.limits.clone();
         Self {
             io,
+            _listed: Listed::new(&link, handshake.side, now),
             connection: Connection::new(handshake, limits.clone(), now),
             link,
             services,
@@ -236,6 +245,7 @@ impl Driver {
                 Command::Abort(session, reason) => self.abort_session(&session, reason),
                 Command::Drain(until) => self.drain(until),
                 Command::Close => self.closing = true,
+                Command::Inspect(inquiry) => self.inspect(inquiry),
             }
         }
     }

@@ -11,7 +11,6 @@ use rpc_core::proto::{Connection, Limits, Link as Place, ProtocolError, Session,
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::{GoAway, Reason};
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
-use tokio::sync::oneshot;
 
 use super::table::{OWN, Sessions};
 use super::{Driver, Entry, min};
@@ -33,7 +32,7 @@ impl Driver {
     pub(super) fn open_or_wait(&mut self, opening: Opening) {
         let limit = self.connection.negotiated().sessions;
         if !self.connection.is_open() || self.connection.is_leaving() || self.connection.local_sessions() < limit {
-            return self.open_session(opening.session, &opening.open, opening.done);
+            return self.open_session(opening);
         }
         let closing = |entry: &Entry| entry.offered.is_none() && entry.state.lock().proto.is_closing();
         if self.sessions.awake().any(closing) {
@@ -43,18 +42,15 @@ impl Driver {
         let _ = opening.done.send(Err(OpenError::rejected(Reason::new(Code::REFUSED, text))));
     }
 
-    pub(super) fn open_session(
-        &mut self,
-        state: Arc<SessionState>,
-        open: &SessionOpen,
-        done: oneshot::Sender<Result<SessionAccept, OpenError>>,
-    ) {
-        match self.connection.open(self.sessions.next_slot(), open) {
+    pub(super) fn open_session(&mut self, opening: Opening) {
+        let Opening { session: state, open, info, done } = opening;
+        match self.connection.open(self.sessions.next_slot(), &open) {
             Ok(sid) => {
                 // What the acceptor grants is known with its answer; until then nothing is decoded.
                 let decoding = Decoding { codec: Codec::Postcard, limits: None };
                 self.idle = None;
-                self.sessions.insert(Entry { state, sid, offered: None, decoding, opening: Some(done), seen: (0, 0) });
+                let (offered, theirs, opening, seen) = (None, None, Some(done), (0, 0));
+                self.sessions.insert(Entry { state, sid, offered, info, theirs, decoding, opening, seen });
                 self.flush_connection();
             }
             Err(reason) => {
@@ -67,6 +63,9 @@ impl Driver {
         let Some(sid) = self.sessions.get(slot).map(|entry| entry.sid) else { return };
         let place = self.link_of(slot, sid);
         let Some(entry) = self.sessions.get_mut(slot) else { return };
+        // For those who ask what goes on here: what is decoded, its client decodes.
+        entry.decoding.codec = Codec::from_wire_id(accept.codec).unwrap_or(entry.decoding.codec);
+        entry.theirs = accept.methods.as_deref().map(Box::from);
         let wake = {
             let mut core = entry.state.lock();
             core.proto.granted(accept.windows);
@@ -183,7 +182,7 @@ impl Driver {
     /// Nobody opens sessions on this connection any more.
     pub(super) fn reject_waiting(&mut self) {
         for opening in std::mem::take(&mut self.waiting) {
-            self.open_session(opening.session, &opening.open, opening.done);
+            self.open_session(opening);
         }
     }
 
@@ -253,5 +252,6 @@ impl Sessions {
 fn accepted(proto: Session<Slot>, sid: Sid, offered: &Arc<Offered>, codec: Codec, link: &Arc<Link>) -> Entry {
     let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
     let (state, seen) = (SessionState::new(proto, link.clone()), (0, 0));
-    Entry { state, sid, offered: Some(offered.clone()), decoding: Decoding { codec, limits }, opening: None, seen }
+    let (info, theirs, opening, decoding) = (offered.info, None, None, Decoding { codec, limits });
+    Entry { state, sid, offered: Some(offered.clone()), info, theirs, decoding, opening, seen }
 }

@@ -23,6 +23,8 @@ enum Place {
 pub(super) struct Sessions {
     places: Vec<Place>,
     free: Vec<u32>,
+    /// How many are at rest.
+    resting: usize,
 }
 
 impl Sessions {
@@ -45,6 +47,7 @@ impl Sessions {
     }
 
     pub(super) fn insert_resting(&mut self, resting: Resting) {
+        self.resting += 1;
         self.place(Place::Resting(resting));
     }
 
@@ -82,6 +85,7 @@ impl Sessions {
     /// A session at rest is awake again.
     pub(super) fn woken(&mut self, slot: SessionSlot, entry: Entry) {
         debug_assert!(self.resting(slot).is_some());
+        self.resting -= 1;
         self.places[slot.0 as usize] = Place::Awake(Box::new(entry));
     }
 
@@ -94,7 +98,11 @@ impl Sessions {
         }
         match place {
             Place::Awake(entry) => Some(*entry),
-            Place::Free | Place::Resting(_) => None,
+            Place::Resting(_) => {
+                self.resting -= 1;
+                None
+            }
+            Place::Free => None,
         }
     }
 
@@ -102,6 +110,24 @@ impl Sessions {
         self.places.iter().filter_map(|place| match place {
             Place::Awake(entry) => Some(&**entry),
             _ => None,
+        })
+    }
+
+    /// How many are awake and at rest.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.places.len() - self.free.len() - self.resting, self.resting)
+    }
+
+    /// Every session with its sid, in the order of the slots.
+    pub(super) fn sids(&self) -> impl Iterator<Item = (u64, SessionSlot)> {
+        self.places.iter().zip(0..).filter_map(|(place, slot)| {
+            let sid = match place {
+                Place::Free => return None,
+                Place::Awake(entry) => entry.sid.0,
+                // The first of `OWN` numbers.
+                Place::Resting(resting) => resting.first(),
+            };
+            Some((sid, SessionSlot(slot)))
         })
     }
 
@@ -121,6 +147,7 @@ impl Sessions {
                 && let Some(resting) = rest(entry)
             {
                 *place = Place::Resting(resting);
+                self.resting += 1;
             }
         }
     }

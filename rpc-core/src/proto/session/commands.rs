@@ -38,7 +38,7 @@ impl<U> Session<U> {
         exchange.tx.body = Some(body);
         exchange.granted = granted;
         exchange.queued = true;
-        let key = self.insert(exchange);
+        let key = self.insert(exchange, method);
         self.set_urgency(key, extras.urgency);
         if granted {
             self.opened += 1;
@@ -82,9 +82,14 @@ impl<U> Session<U> {
 
     /// Keeps an exchange, and remembers that its deadline has no time yet.
     #[inline(always)]
-    pub(super) fn insert(&mut self, exchange: Exchange<U>) -> ExchangeKey {
+    pub(super) fn insert(&mut self, exchange: Exchange<U>, method: u32) -> ExchangeKey {
         let timed = exchange.deadline != Deadline::None;
         let key = self.exchanges.insert(exchange);
+        match self.methods.get_mut(key.slot as usize) {
+            Some(known) => *known = method,
+            // Slots are used in order.
+            None => self.methods.push(method),
+        }
         if timed {
             self.unstamped.push(key);
         }

@@ -14,6 +14,9 @@ impl<U> Session<U> {
     /// Puts times to the deadlines that were set since the last call.
     pub fn stamp(&mut self, now: Time) {
         self.stamp_wanted = false;
+        if self.stalls.has_pending() {
+            self.stalls.stamp(now);
+        }
         while let Some(key) = self.unstamped.pop() {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
             let Deadline::Unstamped(ms) = exchange.deadline else { continue };

@@ -11,6 +11,7 @@
 mod close;
 mod commands;
 mod deadlines;
+mod inspect;
 mod receive;
 mod rest;
 mod ring;
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 pub use close::Closed;
 use close::Closing;
+use inspect::Stalls;
+pub use inspect::{ExchangeView, SessionView, Wait};
 pub use rest::Resting;
 use ring::{Rank, Ring, Size};
 
@@ -210,6 +213,11 @@ pub struct Session<U> {
     admission: VecDeque<ExchangeKey>,
 
     patience: Patience,
+    /// Since when exchanges wait for credit.
+    stalls: Stalls,
+    /// By slot: the rank of each exchange's method, for those who ask what is under way.
+    methods: Vec<u32>,
+
     ack_due: bool,
     closing: Closing,
     failed: Option<Reason>,
@@ -257,6 +265,8 @@ impl<U> Session<U> {
             admitted: 0,
             admission: VecDeque::new(),
             patience: Patience::new(config.cancels, config.resets),
+            stalls: Stalls::default(),
+            methods: Vec::new(),
             ack_due: false,
             closing: Closing::default(),
             failed: None,
@@ -511,6 +521,8 @@ impl<U> Session<U> {
     fn wait(&mut self, key: ExchangeKey) {
         sweep(&mut self.waiting, &self.exchanges);
         self.waiting.push_back(key);
+        self.stalls.note(key, Wait::Places, 0);
+        self.unstamped.push(key);
         self.admit_waiting();
     }
 

@@ -160,7 +160,7 @@ impl<U> Session<U> {
                 // Arguments that took most of the window leave too little of it for the items behind them.
                 let announce = more && exchange.rx.credit.is_due();
                 exchange.rx.announce = announce;
-                let key = self.insert(exchange);
+                let key = self.insert(exchange, method);
                 self.ids.insert(frame.xid, key);
                 self.set_urgency(key, urgency);
                 if announce {
@@ -172,7 +172,7 @@ impl<U> Session<U> {
             Ok(Opening { open, urgency, metadata, bytes }) => {
                 let timeout_ms = self.grant_timeout(&open).map(millis);
                 exchange.tx.open = Some(OpenFields { method: open.method as u32, timeout_ms, one_way, metadata });
-                let key = self.insert(exchange);
+                let key = self.insert(exchange, open.method as u32);
                 self.ids.insert(frame.xid, key);
                 self.set_urgency(key, urgency);
                 let total = open.total.unwrap_or_default();
@@ -183,7 +183,7 @@ impl<U> Session<U> {
                 Ok(None)
             }
             Err(refused) => {
-                let key = self.insert(exchange);
+                let key = self.insert(exchange, 0);
                 self.ids.insert(frame.xid, key);
                 self.release_shared(frame.charge());
                 self.refuse(key, frame, refused);

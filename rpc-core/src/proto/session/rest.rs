@@ -23,6 +23,11 @@ impl Resting {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The first of the owner's numbers.
+    pub fn first(&self) -> u64 {
+        varint::read(&mut &self.0[..], "a number of a session at rest").expect("a session wrote it down")
+    }
 }
 
 impl<U> Session<U> {

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{Extras, Link, OpenCommand, Session};
+use super::{Extras, Link, OpenCommand, Session, Wait};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Xid};
 use crate::metadata::Metadata;
@@ -173,7 +173,7 @@ impl<U> Session<U> {
         }
         self.opened += 1;
         self.next_local += 2;
-        let key = self.insert(exchange);
+        let key = self.insert(exchange, command.method);
         self.ids.insert(xid, key);
         self.flush(out);
         Ok(key)
@@ -326,10 +326,15 @@ impl<U> Session<U> {
     /// One turn of one exchange, and where it stands behind it.
     fn serve(&mut self, key: ExchangeKey, link: Link, out: &mut Outbox) {
         match self.transmit_exchange(key, link, out) {
-            Turn::Drained | Turn::Stream => {}
+            Turn::Drained => {}
             Turn::Again => self.enter_ring(key),
-            Turn::Session => self.park(key),
+            Turn::Stream => self.note_stall(key, Wait::StreamCredit, link, out),
+            Turn::Session => {
+                self.note_stall(key, Wait::SessionCredit, link, out);
+                self.park(key);
+            }
             Turn::Connection => {
+                self.note_stall(key, Wait::ConnectionCredit, link, out);
                 self.blocked_at = Some(out.credit_max());
                 self.ring.push_front(key, self.rank_of(key));
                 out.block(link.slot);

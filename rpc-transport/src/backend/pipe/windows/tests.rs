@@ -93,7 +93,7 @@ async fn a_client_that_left_before_it_was_accepted_does_not_block_the_next() {
     drop(connect(&name, &endpoint).await.unwrap());
     let client = tokio::spawn(async move {
         let mut client = connect(&name, &endpoint).await.unwrap();
-        client.io.write_all(b"here").await.unwrap();
+        client.write_all(b"here").await.unwrap();
         client
     });
     let mut came = [0; 4];
@@ -101,7 +101,7 @@ async fn a_client_that_left_before_it_was_accepted_does_not_block_the_next() {
         // The first is taken and found empty, by an error or by its end.
         let Ok(incoming) = listener.accept().await else { continue };
         let Ok(mut server) = incoming.connected().await else { continue };
-        if server.io.read_exact(&mut came).await.is_ok() {
+        if server.read_exact(&mut came).await.is_ok() {
             break;
         }
     }
@@ -117,14 +117,14 @@ async fn loses_nothing(mut sender: Connected, mut reader: Connected) {
         // The end comes while all of it is still unread.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut came = Vec::new();
-        reader.io.read_to_end(&mut came).await.unwrap();
+        reader.read_to_end(&mut came).await.unwrap();
         came
     });
     let started = Instant::now();
-    sender.io.write_all(&vec![7; LAST]).await.unwrap();
-    sender.io.shutdown().await.unwrap();
+    sender.write_all(&vec![7; LAST]).await.unwrap();
+    sender.shutdown().await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(150), "it ended before the reader had begun");
-    assert_eq!(sender.io.read(&mut [0; 8]).await.unwrap(), 0, "behind it nothing needs to be waited for");
+    assert_eq!(sender.read(&mut [0; 8]).await.unwrap(), 0, "behind it nothing needs to be waited for");
     drop(sender);
     assert!(reading.await.unwrap() == vec![7; LAST]);
 }
@@ -140,9 +140,9 @@ async fn the_last_bytes_of_either_end_arrive() {
 #[tokio::test]
 async fn two_ends_that_end_at_once_do_not_wait_for_each_other() {
     let (mut client, mut server) = pair().await;
-    client.io.write_all(&[1; 20_000]).await.unwrap();
-    server.io.write_all(&[2; 20_000]).await.unwrap();
-    let both = async { tokio::join!(client.io.shutdown(), server.io.shutdown()) };
+    client.write_all(&[1; 20_000]).await.unwrap();
+    server.write_all(&[2; 20_000]).await.unwrap();
+    let both = async { tokio::join!(client.shutdown(), server.shutdown()) };
     let (of_client, of_server) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
     of_client.unwrap();
     of_server.unwrap();
@@ -158,8 +158,8 @@ fn a_peer_that_does_not_read_does_not_keep_the_runtime() {
     let client = std::thread::spawn(move || {
         let mut client = one.block_on(connect(&name, &endpoint)).unwrap();
         let ended = one.block_on(async {
-            client.io.write_all(&[3; 20_000]).await.unwrap();
-            tokio::time::timeout(Duration::from_millis(200), client.io.shutdown()).await.is_ok()
+            client.write_all(&[3; 20_000]).await.unwrap();
+            tokio::time::timeout(Duration::from_millis(200), client.shutdown()).await.is_ok()
         });
         drop(client);
         drop(one);
