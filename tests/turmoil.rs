@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
 use rpc::{BoxFuture, Connected, Connection, Endpoint, Fault, Incoming, Limits, Listener, Peer, Server, Streaming};
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};
@@ -23,6 +24,10 @@ trait Counter {
     async fn redeem(&self, ticket: u64, after_ms: u64) -> rpc::Result<u64>;
     /// The same, in items.
     async fn redeem_slowly(&self, ticket: u64, items: u64) -> rpc::Result<Streaming<u64>>;
+    /// So many items of 16 KiB, as fast as they are taken.
+    async fn read(&self, items: u64) -> rpc::Result<Streaming<Bytes>>;
+    /// Takes items as fast as they come, and yields how many came.
+    async fn write(&self, items: Streaming<Bytes>) -> rpc::Result<u64>;
 }
 
 /// How often each ticket was counted: it outlives the server's restarts.
@@ -51,6 +56,19 @@ impl Counter for Desk {
         });
         Ok(Streaming::new(slowly))
     }
+
+    async fn read(&self, items: u64) -> rpc::Result<Streaming<Bytes>> {
+        Ok(Streaming::new(blocks(items)))
+    }
+
+    async fn write(&self, items: Streaming<Bytes>) -> rpc::Result<u64> {
+        Ok(items.fold(0, |count, _| async move { count + 1 }).await)
+    }
+}
+
+fn blocks(items: u64) -> impl Stream<Item = Bytes> {
+    let block = Bytes::from(vec![7; 16 * 1024]);
+    stream::iter((0..items).map(move |_| block.clone()))
 }
 
 /// Where clients of the simulated network come in.
@@ -74,17 +92,17 @@ fn limits() -> Limits {
     Limits::default().keepalive_interval(quick).keepalive_timeout(quick).handshake(quick).write_stall(quick)
 }
 
-async fn serve(counted: Counted) -> Result<(), Box<dyn Error>> {
+async fn serve(counted: Counted, limits: Limits) -> Result<(), Box<dyn Error>> {
     let door = Door(TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), 7000)).await?);
-    let server = Server::builder().service(CounterServer::new(Desk(counted))).limits(limits()).serve(door)?;
+    let server = Server::builder().service(CounterServer::new(Desk(counted))).limits(limits).serve(door)?;
     server.wait().await;
     Ok(())
 }
 
-async fn dial() -> Result<CounterClient, Box<dyn Error>> {
+async fn dial(limits: Limits) -> Result<CounterClient, Box<dyn Error>> {
     let stream = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect("server:7000")).await??;
     let connected = Connected::new(stream, Peer::new("tcp://server:7000"));
-    let connection = Connection::builder().limits(limits()).open_over(connected).await?;
+    let connection = Connection::builder().limits(limits).open_over(connected).await?;
     Ok(connection.session().open().await?)
 }
 
@@ -140,7 +158,7 @@ async fn redeem_all(caller: u64, tickets: u64, retry: Retry, trace: Arc<Mutex<Tr
     for ticket in (0..tickets).map(|n| n * 10 + caller) {
         loop {
             let Some(open) = client.take() else {
-                client = dial().await.ok();
+                client = dial(limits()).await.ok();
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
@@ -235,7 +253,7 @@ fn run(seed: u64, retry: Retry) -> Result<u64, String> {
     let mut sim = builder.build();
     let (counted, trace) = (Counted::default(), Arc::<Mutex<Trace>>::default());
     let counting = Arc::clone(&counted);
-    sim.host("server", move || serve(Arc::clone(&counting)));
+    sim.host("server", move || serve(Arc::clone(&counting), limits()));
     let tracing = Arc::clone(&trace);
     sim.client("client", async move {
         let callers = (0..3).map(|caller| tokio::spawn(redeem_all(caller, TICKETS, retry, Arc::clone(&tracing))));
@@ -347,4 +365,46 @@ fn the_same_seed_runs_the_same_way_in_another_process() {
 fn calls_that_are_made_again_blindly_are_noticed() {
     let noticed = |seed| in_a_process(seed, Some("RPC_RETRY_BLINDLY")).is_err_and(|fault| fault.contains("was counted"));
     assert!((0..6).any(noticed));
+}
+
+/// How long it takes to move 16 MiB down and then up over a path whose round trip is 100 ms, with these limits at the server
+/// and these at the client, in simulated milliseconds.
+fn long_path(server: Limits, client: Limits) -> [u128; 2] {
+    const ITEMS: u64 = 1024;
+    let mut builder = Builder::new();
+    builder.tick_duration(Duration::from_millis(1)).simulation_duration(Duration::from_secs(600)).tcp_capacity(1 << 20);
+    builder.min_message_latency(Duration::from_millis(50)).max_message_latency(Duration::from_millis(50));
+    let mut sim = builder.build();
+    sim.host("server", move || serve(Counted::default(), server.clone()));
+    let took = Arc::new(Mutex::new([0; 2]));
+    let taken = Arc::clone(&took);
+    sim.client("client", async move {
+        let client = dial(client).await?;
+        let start = tokio::time::Instant::now();
+        let items = client.read(ITEMS).await?.fold(0, |count, item| async move { count + u64::from(item.is_ok()) }).await;
+        assert_eq!(items, ITEMS);
+        let down = start.elapsed().as_millis();
+        assert_eq!(client.write(blocks(ITEMS)).await?, ITEMS);
+        *taken.lock().unwrap() = [down, start.elapsed().as_millis() - down];
+        Ok(())
+    });
+    sim.run().expect("the client has its items");
+    let took = *took.lock().unwrap();
+    took
+}
+
+#[test]
+fn windows_grow_with_the_path_on_either_side_as_far_as_the_budget_of_the_server_lets_them() {
+    let fixed = |limits: Limits| {
+        let windows = (limits.stream_window, limits.session_window, limits.connection_window);
+        limits.max_stream_window(windows.0).max_session_window(windows.1).max_connection_window(windows.2)
+    };
+    let [held_down, held_up] = long_path(fixed(Limits::default()), fixed(Limits::default()));
+    let [down, up] = long_path(Limits::default(), Limits::default());
+    // 16 MiB are 64 windows of a stream, so 64 round trips; windows that double each time need eight or so.
+    assert!(held_down > 5000 && held_up > 5000, "{held_down} and {held_up} ms with windows that do not grow");
+    assert!(down * 3 < held_down && up * 3 < held_up, "{down} and {up} ms, and {held_down} and {held_up} without growth");
+    // A server whose budget has room for one doubling and no more.
+    let [_, up_bounded] = long_path(Limits::default().memory(1 << 20), Limits::default());
+    assert!(up_bounded > 2 * up, "{up_bounded} ms where the server has no memory to spare, {up} where it has");
 }

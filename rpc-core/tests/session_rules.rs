@@ -356,6 +356,7 @@ fn credit_is_granted_anew_while_an_idle_reader_holds_most_of_it() {
     for n in 1..100 {
         let key = key_of(bench.open(n * 2, WHOLE, &[0; 100]));
         bench.session.answer_now(key, vec![1].into(), false, &mut bench.out);
+        bench.written();
     }
 }
 

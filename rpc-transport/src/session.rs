@@ -52,11 +52,14 @@ impl SessionBuilder {
         }
     }
 
-    /// How many bytes the peer may send ahead of the application, in the session and on each of its streams. At least
-    /// 512; default 2 MiB, of which a stream may take 256 KiB.
+    /// How many bytes the peer may send ahead of the application, in the session and on each of its streams, however long
+    /// the path to it is. At least 512; without this 2 MiB, of which a stream may take 256 KiB, and more of both where that
+    /// holds up a peer that is far away ([`Limits::max_session_window`]).
     pub fn window(mut self, bytes: u64) -> Self {
         self.limits.session_window = bytes;
         self.limits.stream_window = self.limits.stream_window.min(bytes);
+        self.limits.max_session_window = bytes;
+        self.limits.max_stream_window = self.limits.max_stream_window.min(bytes);
         self
     }
 

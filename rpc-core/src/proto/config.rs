@@ -77,6 +77,13 @@ limits! {
     /// Bytes of the whole connection that may be on their way from the peer: they are credited when they are read, and
     /// what sessions then keep is bounded by their own windows. 4 MiB: 320 Mbit/s at 100 ms.
     connection_window: u64 = 4 * 1024 * 1024,
+    /// How far the window of a stream may grow where it holds up a reader that keeps pace, while there is `memory` for it;
+    /// a `stream_window` above it does not grow. 8 MiB: 640 Mbit/s at 100 ms.
+    max_stream_window: u64 = 8 * 1024 * 1024,
+    /// The same for a session. 32 MiB: four such streams.
+    max_session_window: u64 = 32 * 1024 * 1024,
+    /// The same for the connection. 64 MiB: 5 Gbit/s at 100 ms.
+    max_connection_window: u64 = 64 * 1024 * 1024,
     /// The most weight that a session gets because its peer wishes so; what this side asks for its own is not held to it.
     /// 64: four times what a session has that asks for nothing, so that 128 such sessions still leave each of this
     /// side's own its turn in every 8 MiB.
@@ -157,6 +164,9 @@ impl Limits {
             ("stream_window", self.stream_window, windows.clone()),
             ("session_window", self.session_window, windows.clone()),
             ("connection_window", self.connection_window, windows.clone()),
+            ("max_stream_window", self.max_stream_window, windows.clone()),
+            ("max_session_window", self.max_session_window, windows.clone()),
+            ("max_connection_window", self.max_connection_window, windows.clone()),
             ("owed", self.owed, windows),
             ("memory", self.memory, SMALLEST_MEMORY..=LARGEST_WINDOW),
             ("metadata_bytes", self.metadata_bytes.into(), 0..=MOST_METADATA.into()),
@@ -220,6 +230,8 @@ impl Limits {
     pub fn session(&self) -> SessionConfig {
         SessionConfig {
             windows: self.windows(),
+            max_stream_window: self.max_stream_window,
+            max_session_window: self.max_session_window,
             reassembly: self.reassembly,
             default_deadline: self.default_deadline,
             max_deadline: self.max_deadline,
@@ -237,6 +249,10 @@ impl Limits {
 pub struct SessionConfig {
     /// What this side is ready to receive.
     pub windows: Windows,
+    /// See [`Limits::max_stream_window`].
+    pub max_stream_window: u64,
+    /// See [`Limits::max_session_window`].
+    pub max_session_window: u64,
     /// See [`Limits::reassembly`].
     pub reassembly: u64,
     /// See [`Limits::default_deadline`].
@@ -278,7 +294,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    const CASES: [Case; 27] = [
+    const CASES: [Case; 30] = [
         ("connections", 1, 1 << 31, |limits, n| limits.connections(n)),
         ("per_peer", 1, 1 << 31, |limits, n| limits.per_peer(n)),
         ("memory", 1 << 20, 1 << 40, |limits, n| limits.memory(n)),
@@ -291,6 +307,9 @@ mod tests {
         ("stream_window", 512, 1 << 40, |limits, n| limits.stream_window(n)),
         ("session_window", 512, 1 << 40, |limits, n| limits.session_window(n)),
         ("connection_window", 512, 1 << 40, |limits, n| limits.connection_window(n)),
+        ("max_stream_window", 512, 1 << 40, |limits, n| limits.max_stream_window(n)),
+        ("max_session_window", 512, 1 << 40, |limits, n| limits.max_session_window(n)),
+        ("max_connection_window", 512, 1 << 40, |limits, n| limits.max_connection_window(n)),
         ("max_weight", 1, 256, |limits, n| limits.max_weight(n as u16)),
         ("owed", 512, 1 << 40, |limits, n| limits.owed(n)),
         ("cancels", 1, 1 << 31, |limits, n| limits.cancels(Allowance::new(n as u32, 33))),

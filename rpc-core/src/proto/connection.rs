@@ -164,6 +164,10 @@ pub struct Connection {
     pinged: Option<Time>,
     pings: u32,
     pings_since: Time,
+    /// When the round trip that is measured began; its PING carries that.
+    probed: Option<Time>,
+    /// How long it took.
+    round: Option<Duration>,
 }
 
 impl Connection {
@@ -203,6 +207,8 @@ impl Connection {
             pinged: None,
             pings: 0,
             pings_since: now,
+            probed: None,
+            round: None,
         };
         if side == Side::Initiator {
             let hello = connection.own_hello(connection.handshake.mode, connection.handshake.codecs.clone());
@@ -280,18 +286,38 @@ impl Connection {
     /// Moves what waits here into the control lane, and tells what was received. The driver calls it before it writes.
     #[inline]
     pub fn flush(&mut self, out: &mut Outbox) {
+        if out.growth().take_curiosity() && self.probed.is_none() {
+            self.probe(out.growth().now());
+        }
         if self.needs_flush() {
             self.flush_now(out);
         }
         out.note_received(self.received);
     }
 
+    /// Sends a PING to see how long a round trip is.
+    #[cold]
+    fn probe(&mut self, now: Time) {
+        if self.is_open() {
+            self.probed = Some(now);
+            self.ping(now);
+        }
+    }
+
+    fn ping(&mut self, now: Time) {
+        self.say(HeadBuf::new(kind::PING, 0), now.as_micros().to_le_bytes().to_vec());
+    }
+
     fn flush_now(&mut self, out: &mut Outbox) {
+        if let Some(round) = self.round.take() {
+            out.growth().note_round(round);
+        }
         if let Some(max) = self.raise.take() {
             out.raise(max);
         }
         if let Some(hello) = self.hello.take() {
             out.open(hello.max_frame, hello.connection_window);
+            out.grow_to(self.limits.max_connection_window);
         }
         self.owed = 0;
         for (head, body) in self.pending.drain(..) {
@@ -311,7 +337,7 @@ impl Connection {
     /// Whether [`flush`](Self::flush) has anything to do.
     #[inline]
     pub fn needs_flush(&self) -> bool {
-        !self.pending.is_empty() || self.raise.is_some() || self.hello.is_some()
+        !self.pending.is_empty() || self.raise.is_some() || self.hello.is_some() || self.round.is_some()
     }
 
     /// Bytes have arrived: the peer lives.
@@ -534,8 +560,13 @@ impl Connection {
                 };
                 self.say(HeadBuf::new(kind::PONG, 0), token.to_vec());
             }
-            // That something arrived has been noted already; PONG says nothing more.
-            kind::PONG => {}
+            // That something arrived has been noted already. What else a PONG says is how long it took, if it is the one that
+            // was asked for.
+            kind::PONG => {
+                if let Some(began) = self.probed.take_if(|began| raw.rest == began.as_micros().to_le_bytes()) {
+                    self.round = Some(now.since(began));
+                }
+            }
             kind::MAX_CONN_DATA => {
                 let [max] = read_varints(raw.rest, ["the connection's maximum"])?;
                 self.raise = Some(self.raise.map_or(max, |raise| raise.max(max)));
@@ -720,7 +751,7 @@ impl Connection {
             (State::Open, Some(_)) => Err(ConnectionError::Silent),
             (State::Open, None) => {
                 self.pinged = Some(now);
-                self.say(HeadBuf::new(kind::PING, 0), now.as_micros().to_le_bytes().to_vec());
+                self.ping(now);
                 Ok(())
             }
         }

@@ -1,5 +1,8 @@
 //! Credit arithmetic (docs/PROTOCOL.md §7): absolute, monotone maxima in bytes, the same at stream, session and
-//! connection. No allocation, no time, no other room.
+//! connection. No allocation; a time only for windows that grow.
+
+use super::growth::Growth;
+use super::time::Time;
 
 /// What may still be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,12 +72,13 @@ pub struct Grant {
     max: u64,
     released: u64,
     received: u64,
+    announced: Time,
 }
 
 impl Grant {
     /// Credit of `window` bytes, known to the peer from the start.
     pub const fn new(window: u64) -> Self {
-        Self { window, max: window, released: 0, received: 0 }
+        Self { window, max: window, released: 0, received: 0, announced: Time::from_micros(0) }
     }
 
     /// The maximum that the peer knows, or will know with the next announcement.
@@ -120,6 +124,21 @@ impl Grant {
         self.max - self.received < self.window / 4
     }
 
+    /// How much the peer may send ahead of the application.
+    #[inline]
+    pub const fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// [`announce`](Self::announce) with a window that is doubled, up to `most`, where it holds the peer up.
+    pub fn announce_grown(&mut self, most: u64, growth: &mut Growth) -> u64 {
+        if self.window < most && growth.is_held_up(self.announced) {
+            self.window += growth.take(self.window.min(most - self.window));
+        }
+        self.announced = growth.now();
+        self.announce()
+    }
+
     /// Raises the maximum to a whole window beyond what was released, and yields it for the announcement.
     pub const fn announce(&mut self) -> u64 {
         let max = self.released + self.window;
@@ -144,7 +163,7 @@ impl RecvCredit {
 
     /// Credit as it was: `max` announced, `received` received and released.
     pub const fn resumed(window: u64, max: u64, received: u64) -> Self {
-        Self { grant: Grant { window, max, released: received, received } }
+        Self { grant: Grant { window, max, released: received, received, announced: Time::from_micros(0) } }
     }
 
     /// Counts `n` received bytes.
@@ -200,9 +219,20 @@ impl RecvCredit {
         self.grant.is_low()
     }
 
+    /// How much the peer may send ahead of the application.
+    #[inline]
+    pub const fn window(&self) -> u64 {
+        self.grant.window
+    }
+
     /// Raises the maximum to a whole window beyond what was released, and yields it for the announcement.
     pub const fn announce(&mut self) -> u64 {
         self.grant.announce()
+    }
+
+    /// The same with a window that is doubled, up to `most`, where it holds the peer up.
+    pub fn announce_grown(&mut self, most: u64, growth: &mut Growth) -> u64 {
+        self.grant.announce_grown(most, growth)
     }
 
     /// Admits `n` bytes beyond what was received so far (a message larger than the window).

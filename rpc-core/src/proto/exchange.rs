@@ -302,10 +302,12 @@ impl<U> Exchange<U> {
         next.map_or(0, |message| message.len() - self.tx.written.min(message.len()))
     }
 
-    /// Bytes that have arrived and were not taken, and bytes that wait to be written.
-    pub(super) fn footprint(&self) -> u64 {
+    /// Bytes that have arrived and were not taken, or what the window has grown by since it was `first`, if that is more;
+    /// and bytes that wait to be written.
+    pub(super) fn footprint(&self, first: u64) -> u64 {
         // What is discarded is not kept, but never credited to its stream either.
-        let arrived = if self.rx.discard { 0 } else { self.rx.credit.held() };
+        let grown = if self.rx.done { 0 } else { self.rx.credit.window() - first };
+        let arrived = if self.rx.discard { 0 } else { self.rx.credit.held().max(grown) };
         let items = self.streams.as_ref().map_or(0, |streams| streams.outgoing.bytes());
         arrived + (self.tx.body.as_ref().map_or(0, |body| body.as_slice().len()) + items) as u64
     }

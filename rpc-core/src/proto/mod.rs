@@ -1,7 +1,7 @@
 //! The protocol as plain values: no clock, no socket, no task, no waker, no lock (docs/ARCHITECTURE.md, "The boundary").
 //!
 //! ```text
-//! session → exchange → {credit, batch, table}      connection → {outbox → schedule, input}
+//! session → exchange → {credit → growth, batch, table}      connection → {outbox → schedule, input}
 //!      both → {config, patience} → bucket, error, time
 //! ```
 //! A [`Connection`] does not contain sessions. It cuts frames out of the byte stream, negotiates, and tells which
@@ -15,6 +15,7 @@ pub mod connection;
 pub mod credit;
 pub mod error;
 mod exchange;
+pub mod growth;
 pub mod input;
 pub mod outbox;
 pub mod patience;
@@ -29,6 +30,7 @@ pub use config::{Limits, SessionConfig};
 pub use connection::{Connection, ConnectionEvent, Handshake, Negotiated};
 pub use error::{ConnectionError, ExchangeFault, Origin, ProtocolError};
 pub use exchange::{AnswerKind, Body};
+pub use growth::Growth;
 pub use input::Input;
 pub use outbox::Outbox;
 pub use patience::Toll;

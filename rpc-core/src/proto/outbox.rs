@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::credit::{Grant, SendCredit};
+use super::growth::Growth;
 use super::schedule::Schedule;
 pub use super::schedule::{Lane, QUANTUM, SessionSlot};
 use crate::wire::HeadBuf;
@@ -131,6 +132,9 @@ pub struct Outbox {
     unstamped: Vec<SessionSlot>,
     send: SendCredit,
     grant: Grant,
+    /// What the connection's own window may grow to.
+    most: u64,
+    growth: Growth,
     max_frame: u32,
     /// See [`BULK`]: what the socket takes without a pause.
     bulk: usize,
@@ -150,6 +154,8 @@ impl Outbox {
             unstamped: Vec::new(),
             send: SendCredit::new(0),
             grant: Grant::new(window),
+            most: window,
+            growth: Growth::default(),
             max_frame: 0,
             bulk: BATCH,
             window: 0,
@@ -328,6 +334,17 @@ impl Outbox {
         &self.grant
     }
 
+    /// What the windows of the connection and its sessions grow by.
+    #[inline]
+    pub fn growth(&mut self) -> &mut Growth {
+        &mut self.growth
+    }
+
+    /// Lets the window of the connection grow to `most` bytes, where it holds the peer up.
+    pub fn grow_to(&mut self, most: u64) {
+        self.most = most;
+    }
+
     /// So many bytes have come over this connection in all, and went on to their sessions: what those do with them is
     /// bounded by their own credit (docs/PROTOCOL.md §7.2).
     #[inline]
@@ -365,7 +382,7 @@ impl Outbox {
         debug_assert!(empty.is_empty());
         if self.grant.is_due() {
             let mut head = HeadBuf::new(kind::MAX_CONN_DATA, 0);
-            head.varint(self.grant.announce());
+            head.varint(self.grant.announce_grown(self.most, &mut self.growth));
             self.control(head, &[]);
         }
         if !self.control.is_empty() {

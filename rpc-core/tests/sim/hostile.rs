@@ -353,7 +353,7 @@ pub(crate) fn run(seed: u64, percent: u64) -> Result<Seen, String> {
                 let mut bytes = Vec::new();
                 let sender = &mut ends[end];
                 if !sender.over || end != honest {
-                    sender.node.transmit(1 + rng.below(6000), &mut sender.written, &mut bytes);
+                    sender.node.transmit(now, 1 + rng.below(6000), &mut sender.written, &mut bytes);
                 }
                 let bytes = if end == honest { bytes } else { forger.forge(&bytes, &mut rng) };
                 pipes[end].extend(bytes);

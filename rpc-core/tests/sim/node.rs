@@ -226,7 +226,8 @@ impl Node {
     }
 
     /// Takes at most `n` bytes for the network, as a socket would.
-    pub(crate) fn transmit(&mut self, n: usize, written: &mut usize, into: &mut Vec<u8>) {
+    pub(crate) fn transmit(&mut self, now: Time, n: usize, written: &mut usize, into: &mut Vec<u8>) {
+        self.out.growth().note_time(now);
         self.connection.flush(&mut self.out);
         while let Some((slot, lane)) = self.out.next_session() {
             if let Some(attached) = self.sessions.get_mut(&(slot.0 as usize)) {

@@ -282,6 +282,7 @@ impl World {
             limits.max_frame = 4096;
             let window = if rng.chance(50) { 512 + rng.below(600) as u64 } else { 4096 };
             (limits.stream_window, limits.session_window, limits.connection_window) = (window, window, window);
+            (limits.max_stream_window, limits.max_session_window, limits.max_connection_window) = (20_000, 20_000, 20_000);
             limits.max_message = 60_000;
             limits.reassembly = 1;
         }
@@ -312,6 +313,10 @@ impl World {
             mutated: false,
             trace: DefaultHasher::new(),
         };
+        // Room for no growth, for a little, or for any.
+        for node in &mut world.nodes {
+            node.out.growth().allow([0, 5000, u64::MAX][world.rng.below(3)]);
+        }
         world.nodes[CLIENT].deaf = plan.mutation == Some(Mutation::IgnoreCredit);
         world.ledger.begin_at = world.rng.below(world.to_start);
         for index in 0..sessions {
@@ -409,7 +414,8 @@ impl World {
         let mut bytes = Vec::new();
         let most = if self.rng.chance(50) { 20 } else { 20_000 };
         let n = 1 + self.rng.below(most);
-        self.nodes[from].transmit(n, &mut self.pipes[from].written, &mut bytes);
+        let now = self.now;
+        self.nodes[from].transmit(now, n, &mut self.pipes[from].written, &mut bytes);
         self.mutate_bytes(from, &mut bytes);
         bytes.hash(&mut self.trace);
         if self.ledger.cut == Some(from) || self.ledger.gone[1 - from] {
@@ -752,7 +758,7 @@ impl World {
         while !arriving.is_empty() {
             for from in [CLIENT, SERVER] {
                 let mut bytes = Vec::new();
-                self.nodes[from].transmit(usize::MAX, &mut self.pipes[from].written, &mut bytes);
+                self.nodes[from].transmit(self.now, usize::MAX, &mut self.pipes[from].written, &mut bytes);
                 self.nodes[1 - from].receive(&bytes, self.now, &mut arriving).expect("the handshake is quiet");
             }
         }

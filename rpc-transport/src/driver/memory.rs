@@ -6,6 +6,7 @@ use rpc_core::proto::Time;
 
 use super::Driver;
 use crate::budget::{BudgetLevel, Share};
+use crate::state::Link;
 
 /// What a connection counts for from its start, in bytes: its task and first buffers, and what arrives between two looks.
 const BASE: u64 = 32 * 1024;
@@ -34,9 +35,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(mut share: Option<Share>) -> Self {
-        if let Some(share) = &mut share {
-            share.set(BASE);
+    pub(super) fn new(mut share: Option<Share>, link: &Link) -> Self {
+        match &mut share {
+            Some(share) => share.set(BASE),
+            // Only the limits of each window hold.
+            None => link.lock().out.growth().allow(u64::MAX),
         }
         Self { share, arrived: 0, at: None }
     }
@@ -79,14 +82,24 @@ impl Driver {
         }
         let sessions: u64 = self.sessions.awake().map(|entry| entry.state.lock().proto.footprint()).sum();
         let resting = RESTING * self.sessions.len().saturating_sub(FIRST) as u64;
-        let waiting = self.link.lock().out.waiting() + self.output.len();
+        let (waiting, wanted) = {
+            let mut link = self.link.lock();
+            (link.out.waiting() + self.output.len(), link.out.growth().take_wanted())
+        };
         // The first buffer is in the base.
         let input = self.input.capacity().saturating_sub(super::FIRST_BUFFER);
         let passing = sessions + waiting as u64;
-        // The buffer changes only where something arrives.
-        self.memory.at = (passing > 0).then(|| now.after(AGAIN));
+        let mut room = 0;
         if let Some(share) = &mut self.memory.share {
             share.set(BASE + resting + passing + input as u64);
+            // What windows have grown by is in what the sessions hold. What they may still grow by is taken from the budget
+            // ahead, and goes back where nobody asks for it any more.
+            if wanted > 0 && share.try_grow(wanted) {
+                room = wanted;
+            }
+            self.link.lock().out.growth().allow(room);
         }
+        // The buffer changes only where something arrives.
+        self.memory.at = (passing + room > 0).then(|| now.after(AGAIN));
     }
 }

@@ -100,6 +100,7 @@ impl Driver {
     pub(super) fn collect(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Option<Written>, ConnectionError> {
         loop {
             let mut state = self.link.lock();
+            state.out.growth().note_time(now);
             self.connection.flush(&mut state.out);
             if !state.commands.is_empty() {
                 return Ok(Some(Written::Commands));

@@ -334,9 +334,12 @@ impl<U> Session<U> {
         self.recv.held()
     }
 
-    /// Bytes kept for the peer: what has arrived and was not taken, and what waits to be written. A look at each exchange.
+    /// Bytes kept for the peer: what has arrived and was not taken, what waits to be written, and where windows have grown
+    /// what they have grown by, if that is more. A look at each exchange.
     pub fn footprint(&self) -> u64 {
-        self.exchanges.values().map(Exchange::footprint).sum()
+        let first = self.config.windows;
+        let exchanges: u64 = self.exchanges.values().map(|exchange| exchange.footprint(first.stream)).sum();
+        exchanges.max(self.recv.window() - first.session)
     }
 
     /// Whether the peer has provoked something since the last [`charge_toll`](Self::charge_toll). To be asked behind each frame.

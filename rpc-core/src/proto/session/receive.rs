@@ -382,7 +382,7 @@ impl<U> Session<U> {
         let admission = if fits { Admission::NotNeeded } else { Admission::Waiting };
         // What a sender has left behind a message that was admitted is too little to begin another with, if it makes its
         // pieces as long as it must (§6.3). So a stream holds its window and one such message, whoever reads it or not.
-        if admission == Admission::Waiting && rx.credit.held() - frame.charge() > self.config.windows.stream {
+        if admission == Admission::Waiting && rx.credit.held() - frame.charge() > rx.credit.window() {
             return Err(overrun());
         }
         let partial = Partial { bytes: bytes.to_vec(), total: total as usize, is_error, charged: frame.charge(), admission };

@@ -44,7 +44,9 @@ impl<U> Session<U> {
         let ending = self.is_closing() || self.peer_closed() || self.failed.is_some();
         // A peer that has tried this side's patience does not get it back by waiting for less than it takes.
         let tried = !self.patience.is_full(now);
-        if busy || tried || due || ending || self.blocked_at.is_some() || self.admitted > 0 {
+        // What it may make this side hold is counted as long as it is awake.
+        let grown = self.recv.window() > self.config.windows.session;
+        if busy || grown || tried || due || ending || self.blocked_at.is_some() || self.admitted > 0 {
             return None;
         }
         let own = &self.config.windows;

@@ -60,6 +60,11 @@ impl<U> Session<U> {
         gain >= window.div_ceil(2) || (gain > 0 && self.accepted == self.opens_granted)
     }
 
+    #[inline]
+    fn announces_window(&self) -> bool {
+        !self.announces.is_empty() || self.recv.is_due()
+    }
+
     /// Brings what is due into the outbox: at once where nobody waits there, else by queueing the session. Called after
     /// every command and every frame, by whoever holds the session's and then the outbox's lock.
     #[inline]
@@ -70,7 +75,8 @@ impl<U> Session<U> {
             out.needs_stamp(link.slot);
         }
         if self.control_due && !self.control_queued {
-            if out.takes_control() {
+            // Windows grow by the time between two announcements, which only the driver's turn knows.
+            if out.takes_control() && !self.announces_window() {
                 self.transmit_control(link, out);
             } else {
                 self.control_queued = true;
@@ -359,7 +365,7 @@ impl<U> Session<U> {
             exchange.rx.announce = false;
             if let (Some(xid), false) = (exchange.xid, exchange.rx.done) {
                 let mut head = exchange_head(kind::MAX_STREAM, 0, link.sid, xid);
-                head.varint(exchange.rx.credit.announce());
+                head.varint(exchange.rx.credit.announce_grown(self.config.max_stream_window, out.growth()));
                 out.frame(head, &[], 0);
             }
         }
@@ -379,7 +385,7 @@ impl<U> Session<U> {
         if self.recv.is_due() || self.grants_due() {
             self.opens_granted = self.finished + self.config.windows.exchanges;
             let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
-            head.varint(self.recv.announce());
+            head.varint(self.recv.announce_grown(self.config.max_session_window, out.growth()));
             head.varint(self.opens_granted);
             out.frame(head, &[], 0);
         }
