@@ -69,7 +69,7 @@ impl Path {
                 came += u64::from(ms >= rounds * 25);
             }
             self.read();
-            self.bench.out.growth().note_time(now);
+            self.bench.out.growth().begin_turn(now);
             for (level, max) in self.announced() {
                 self.maxima.push_back((now.after(WAY), level, max));
             }
@@ -173,7 +173,7 @@ fn the_window_of_a_connection_grows_likewise() {
         let (mut received, mut window) = (0, 0);
         // A thousand bytes each ms, as far as they may be sent.
         for ms in 1..1000 {
-            out.growth().note_time(Time::from_micros(ms * 1000));
+            out.growth().begin_turn(Time::from_micros(ms * 1000));
             received = out.grant().max().min(received + 1000);
             out.note_received(received);
             out.swap(&mut Output::default());
@@ -207,7 +207,7 @@ fn a_sender_that_is_slow_by_itself_is_given_no_more() {
         path.bench.now = now;
         path.bench.data(0, flag::EOM, &[1; ITEM]).unwrap();
         path.read();
-        path.bench.out.growth().note_time(now);
+        path.bench.out.growth().begin_turn(now);
         path.announced();
     }
     assert_eq!(path.growth(), 0);
@@ -277,7 +277,7 @@ fn pong(connection: &mut Connection, out: &mut Outbox, input: &mut Input, token:
     feed(input, HeadBuf::new(kind::PONG, 0).finish(token.len()));
     feed(input, token);
     while connection.next_event(now, input).unwrap().is_some() {}
-    out.growth().note_time(now);
+    out.growth().begin_turn(now);
     connection.flush(out);
 }
 
@@ -304,7 +304,7 @@ fn a_round_is_measured_by_the_ping_that_was_sent_for_it_and_by_no_other() {
     // Somebody's window is announced.
     path.run(4, 1000);
     std::mem::swap(path.bench.out.growth(), out.growth());
-    out.growth().note_time(at(1000));
+    out.growth().begin_turn(at(1000));
     let sent = pings(&mut connection, &mut out);
     assert_eq!(sent.len(), 1);
     assert_eq!(pings(&mut connection, &mut out).len(), 0, "one at a time");

@@ -298,7 +298,7 @@ impl<T, E> Remote<T, E> {
             && let Some(runtime) = state.runtime()
         {
             let session = Arc::clone(state);
-            let task = runtime.spawn(async move { send_items(&session, key, items, None).await });
+            let task = runtime.spawn(async move { send_items(&session, key, items, None, |_, _| {}).await });
             let task = Task::Sender(AbortOnDrop(task.abort_handle()));
             if let Some(slot) = state.lock().proto.user(key) {
                 slot.runs(task);

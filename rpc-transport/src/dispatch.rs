@@ -14,12 +14,11 @@ use rpc_core::id::ExchangeKey;
 use rpc_core::metadata::Metadata;
 use rpc_core::proto::{Session, SessionEvent, Time};
 use rpc_core::service::{MethodInfo, Reply, Request, Service, ServiceInfo};
-use rpc_core::status::Fault;
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 
 use crate::clock;
-use crate::handler::{Place, Running, run, run_stream, settle};
+use crate::handler::{Place, Running, answer, run, run_stream};
 use crate::state::{Counted, Link, SessionItems, SessionState, Slot, Task};
 
 /// Arguments over this size are decoded in a task of their own, in bytes: decoding them could hold the connection.
@@ -200,7 +199,7 @@ impl Offered {
                     drop(running);
                     let items = match items.into_produced() {
                         Ok(items) => items,
-                        Err(fault) => return refuse(session, key, fault),
+                        Err(fault) => return answer(session, key, Reply::Fault(fault)),
                     };
                     session.act(|session| session.accept(key));
                     let task = link.runtime.spawn(run_stream(items, context, place()));
@@ -215,34 +214,6 @@ impl Offered {
         }
         let task = link.runtime.spawn(run(running, place())).abort_handle();
         attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) }, now);
-    }
-}
-
-/// The reply of a layer that made up one which cannot be sent.
-#[cold]
-fn refuse(session: &SessionState, key: ExchangeKey, fault: Fault) {
-    session.act(|session| {
-        settle(session, key, Reply::Fault(fault));
-        session.handler_done(key);
-    });
-}
-
-/// The reply of a handler that has ended.
-#[inline]
-fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
-    let (bytes, is_error) = match reply {
-        Reply::Message(bytes) => (bytes, false),
-        Reply::AppError(bytes) => (bytes, true),
-        other => {
-            return session.act(|session| {
-                settle(session, key, other);
-                session.handler_done(key);
-            });
-        }
-    };
-    // On no connection there is nobody to answer; the place is given back all the same.
-    if session.act_now(|session, out| session.answer_now(key, bytes.into(), is_error, out)).is_none() {
-        session.act(|session| session.handler_done(key));
     }
 }
 

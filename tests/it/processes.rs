@@ -144,6 +144,17 @@ impl Other {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+        // A signal is delivered some time behind its sending: a process that is stopped says so once each of its threads is.
+        while name == "STOP" && !self.is_stopped() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// Whether no thread of it runs any more; always where there is no way to see it.
+    fn is_stopped(&self) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return true };
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        tasks.flatten().all(|task| stat(task).rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
     }
 }
 

@@ -15,6 +15,7 @@ const BELIEVED: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Growth {
     now: Time,
+    in_turn: bool,
     round: Option<Duration>,
     /// When the round trip was last measured.
     measured: Time,
@@ -24,10 +25,23 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// The time, as far as its driver knows it: to be told before each announcement.
+    /// A turn of the driver, which knows the time. Windows are announced within one and at no other time.
     #[inline]
-    pub fn note_time(&mut self, now: Time) {
+    pub fn begin_turn(&mut self, now: Time) {
         self.now = now;
+        self.in_turn = true;
+    }
+
+    /// The driver's turn is over: what it knew of the time grows old.
+    #[inline]
+    pub fn end_turn(&mut self) {
+        self.in_turn = false;
+    }
+
+    /// Whether the time is known.
+    #[inline]
+    pub fn is_in_turn(&self) -> bool {
+        self.in_turn
     }
 
     /// A round trip took so long. The shortest counts, for what is longer waited in queues; but a path may become longer,
@@ -80,7 +94,7 @@ impl Growth {
         0
     }
 
-    /// The time that was told last.
+    /// The time of the last turn.
     #[inline]
     pub fn now(&self) -> Time {
         self.now
@@ -113,12 +127,12 @@ mod tests {
     fn nobody_is_held_up_before_a_round_was_measured_and_then_only_within_one() {
         let mut growth = Growth::default();
         let at = |ms: u64| Time::from_micros(ms * 1000);
-        growth.note_time(at(1000));
+        growth.begin_turn(at(1000));
         assert!(!growth.is_held_up(at(1000)) && growth.take_curiosity());
         growth.note_round(ms(50));
         assert!(growth.is_held_up(at(950)) && !growth.is_held_up(at(949)));
         assert!(!growth.take_curiosity());
-        growth.note_time(at(11_000));
+        growth.begin_turn(at(11_000));
         assert!(!growth.is_held_up(at(950)));
         assert!(growth.take_curiosity(), "what was measured long ago is measured again");
     }

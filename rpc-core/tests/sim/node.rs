@@ -139,6 +139,7 @@ impl Node {
             self.input.advance(n);
             bytes = &bytes[n..];
             self.connection.heard(now);
+            self.out.growth().begin_turn(now);
             // As a driver: credit is told once a turn, in `transmit`.
             if self.connection.needs_flush() {
                 self.connection.flush(&mut self.out);
@@ -227,7 +228,7 @@ impl Node {
 
     /// Takes at most `n` bytes for the network, as a socket would.
     pub(crate) fn transmit(&mut self, now: Time, n: usize, written: &mut usize, into: &mut Vec<u8>) {
-        self.out.growth().note_time(now);
+        self.out.growth().begin_turn(now);
         self.connection.flush(&mut self.out);
         while let Some((slot, lane)) = self.out.next_session() {
             if let Some(attached) = self.sessions.get_mut(&(slot.0 as usize)) {
@@ -244,6 +245,7 @@ impl Node {
             *written = 0;
             self.connection.take_batch(&mut self.out, &mut self.flushing);
         }
+        self.out.growth().end_turn();
         let before = into.len();
         self.flushing.slices(*written, usize::MAX, |slice| {
             let room = n - (into.len() - before);

@@ -40,7 +40,11 @@ impl Driver {
             }
             self.input.advance(n);
             // What the handlers of this turn write, this turn takes along: nobody needs to wake the driver for it.
-            self.link.lock().driver = None;
+            {
+                let mut link = self.link.lock();
+                link.driver = None;
+                link.out.growth().begin_turn(now);
+            }
             self.connection.heard(now);
             self.memory.heard(n, now);
             self.handle(now)?;

@@ -80,6 +80,7 @@ impl Driver {
                 return Ok(Written::Commands);
             }
             let Some(slot) = state.out.next_unstamped() else {
+                state.out.growth().end_turn();
                 state.driver = Some(cx.waker().clone());
                 return Ok(Written::Blocked);
             };
@@ -100,7 +101,7 @@ impl Driver {
     pub(super) fn collect(&mut self, cx: &mut Context<'_>, now: Time) -> Result<Option<Written>, ConnectionError> {
         loop {
             let mut state = self.link.lock();
-            state.out.growth().note_time(now);
+            state.out.growth().begin_turn(now);
             self.connection.flush(&mut state.out);
             if !state.commands.is_empty() {
                 return Ok(Some(Written::Commands));
@@ -118,6 +119,7 @@ impl Driver {
             }
             let Some((slot, lane)) = state.out.next_session() else {
                 if state.out.is_quiet() {
+                    state.out.growth().end_turn();
                     state.driver = Some(cx.waker().clone());
                     return Ok(Some(Written::All));
                 }

@@ -75,8 +75,7 @@ impl<U> Session<U> {
             out.needs_stamp(link.slot);
         }
         if self.control_due && !self.control_queued {
-            // Windows grow by the time between two announcements, which only the driver's turn knows.
-            if out.takes_control() && !self.announces_window() {
+            if out.takes_control() && (out.growth().is_in_turn() || !self.announces_window()) {
                 self.transmit_control(link, out);
             } else {
                 self.control_queued = true;
