@@ -52,7 +52,7 @@ impl Drop for Alive {
     }
 }
 
-struct Victim;
+pub(crate) struct Victim;
 
 impl Target for Victim {
     async fn echo(&self, bytes: Bytes) -> rpc::Result<Bytes> {
