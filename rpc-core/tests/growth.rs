@@ -191,6 +191,50 @@ fn a_window_that_was_given_larger_than_it_may_grow_stays_as_it_is() {
 }
 
 #[test]
+fn the_handshake_measures_a_first_round_where_it_has_one() {
+    let hello = |mode| Handshake { side: Side::Initiator, mode, modes: vec![mode], codecs: vec![1] };
+    for (mode, measured) in [(Mode::Multi, Some(Duration::from_millis(20))), (Mode::Single, None)] {
+        let limits = Limits::default();
+        let at = |ms: u64| Time::from_micros(ms * 1000);
+        let mut ends = [hello(mode), Handshake { side: Side::Acceptor, ..hello(mode) }].map(|handshake| {
+            let connection = Connection::new(handshake, limits.clone(), at(0));
+            (connection, Outbox::new(limits.connection_window), Input::new(1 << 12))
+        });
+        // HELLO arrives at 10, HELLO_ACK at 20, and what comes next, here a PING, at 30.
+        for (from, now) in [(0, at(10)), (1, at(20)), (0, at(30))] {
+            let (connection, out, _) = &mut ends[from];
+            if now == at(30) {
+                connection.handle_timeout(connection.next_timeout()).unwrap();
+            }
+            connection.flush(out);
+            let mut output = Output::default();
+            connection.take_batch(out, &mut output);
+            let bytes = output.single().unwrap().to_vec();
+            let (connection, out, input) = &mut ends[1 - from];
+            feed(input, &bytes);
+            connection.heard(now);
+            while connection.next_event(now, input).unwrap().is_some() {}
+            connection.flush(out);
+        }
+        let [(_, client, _), (_, server, _)] = &mut ends;
+        assert_eq!(client.growth().round(), Some(Duration::from_millis(20)), "{mode:?}");
+        assert_eq!(server.growth().round(), measured, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_ping_in_silence_measures_the_path_as_it_is_now() {
+    let (mut connection, mut out, mut input) = connection();
+    out.growth().note_round(Duration::from_millis(5));
+    let silent = connection.next_timeout();
+    connection.handle_timeout(silent).unwrap();
+    let sent = pings(&mut connection, &mut out);
+    assert_eq!(sent.len(), 1);
+    pong(&mut connection, &mut out, &mut input, &sent[0], silent.after(Duration::from_millis(70)));
+    assert_eq!(out.growth().round(), Some(Duration::from_millis(70)));
+}
+
+#[test]
 fn windows_grow_by_the_room_there_is_and_what_is_missing_is_known() {
     let mut path = Path::new(limits(), 2000, Some(2 * WAY));
     path.run(40, 1000);
@@ -337,6 +381,18 @@ proptest! {
         let grown = path.growth();
         prop_assert!(grown <= room, "{grown} bytes of {room}");
     }
+}
+
+#[test]
+fn windows_are_as_at_first_once_the_path_turns_out_to_be_short() {
+    let mut path = Path::new(limits(), u64::MAX, Some(2 * WAY));
+    path.run(40, 1000);
+    assert!(path.growth() >= 62_000);
+    path.bench.out.growth().note_round(Duration::from_micros(300));
+    path.run(4, 1000);
+    assert_eq!(path.growth(), 0);
+    let items = path.run(40, 10);
+    assert!((9..=20).contains(&items), "a window of 2000 bytes in each of the rounds, which are as long as before: {items}");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn hello() -> Hello {
         codecs: vec![1],
         units: 0,
         required_units: 0,
-        connection_window: 4_194_304,
+        connection_window: 524_288,
         sessions: 128,
         keepalive_interval_ms: limits.keepalive_interval.as_millis() as u64,
         keepalive_timeout_ms: limits.keepalive_timeout.as_millis() as u64,

@@ -164,10 +164,12 @@ pub struct Connection {
     pinged: Option<Time>,
     pings: u32,
     pings_since: Time,
-    /// When the round trip that is measured began; its PING carries that.
-    probed: Option<Time>,
-    /// How long it took.
-    round: Option<Duration>,
+    /// When the round trip that is measured began, which its PING carries, and whether nothing else was under way.
+    probed: Option<(Time, bool)>,
+    /// When the peer was told what it waited for with all else.
+    answered: Option<Time>,
+    /// How long one took, and whether nothing else was under way.
+    round: Option<(Duration, bool)>,
 }
 
 impl Connection {
@@ -208,6 +210,7 @@ impl Connection {
             pings: 0,
             pings_since: now,
             probed: None,
+            answered: None,
             round: None,
         };
         if side == Side::Initiator {
@@ -299,7 +302,7 @@ impl Connection {
     #[cold]
     fn probe(&mut self, now: Time) {
         if self.is_open() {
-            self.probed = Some(now);
+            self.probed = Some((now, false));
             self.ping(now);
         }
     }
@@ -309,8 +312,10 @@ impl Connection {
     }
 
     fn flush_now(&mut self, out: &mut Outbox) {
-        if let Some(round) = self.round.take() {
-            out.growth().note_round(round);
+        match self.round.take() {
+            Some((round, true)) => out.growth().note_quiet_round(round),
+            Some((round, false)) => out.growth().note_round(round),
+            None => {}
         }
         if let Some(max) = self.raise.take() {
             out.raise(max);
@@ -345,6 +350,9 @@ impl Connection {
     pub fn heard(&mut self, now: Time) {
         self.last_received = now;
         self.pinged = None;
+        if let Some(answered) = self.answered.take() {
+            self.round = Some((now.since(answered), true));
+        }
     }
 
     /// Handles the next frame of `input`. `None`: more bytes are needed.
@@ -377,8 +385,15 @@ impl Connection {
         match input.next_frame(MAX_HELLO)? {
             None => Ok(None),
             Some(raw) => match (self.handshake.side, raw.kind) {
-                (Side::Acceptor, kind::HELLO) => self.handle_hello(&Hello::read(raw.rest)?).map(Some),
-                (Side::Initiator, kind::HELLO_ACK) => self.handle_hello_ack(Hello::read(raw.rest)?).map(Some),
+                (Side::Acceptor, kind::HELLO) => {
+                    let hello = Hello::read(raw.rest)?;
+                    self.answered = (hello.mode == Mode::Multi).then_some(now);
+                    self.handle_hello(&hello).map(Some)
+                }
+                (Side::Initiator, kind::HELLO_ACK) => {
+                    self.round = Some((now.since(self.started), true));
+                    self.handle_hello_ack(Hello::read(raw.rest)?).map(Some)
+                }
                 (Side::Initiator, kind::HELLO_REJECT) => {
                     let Reject { reason, codecs: theirs } = Reject::read(raw.rest)?;
                     Err(ConnectionError::Rejected { reason, ours: self.handshake.codecs.clone(), theirs })
@@ -563,8 +578,8 @@ impl Connection {
             // That something arrived has been noted already. What else a PONG says is how long it took, if it is the one that
             // was asked for.
             kind::PONG => {
-                if let Some(began) = self.probed.take_if(|began| raw.rest == began.as_micros().to_le_bytes()) {
-                    self.round = Some(now.since(began));
+                if let Some((began, quiet)) = self.probed.take_if(|(began, _)| raw.rest == began.as_micros().to_le_bytes()) {
+                    self.round = Some((now.since(began), quiet));
                 }
             }
             kind::MAX_CONN_DATA => {
@@ -751,6 +766,7 @@ impl Connection {
             (State::Open, Some(_)) => Err(ConnectionError::Silent),
             (State::Open, None) => {
                 self.pinged = Some(now);
+                self.probed = Some((now, true));
                 self.ping(now);
                 Ok(())
             }

@@ -130,10 +130,14 @@ impl Grant {
         self.window
     }
 
-    /// [`announce`](Self::announce) with a window that is doubled, up to `most`, where it holds the peer up.
-    pub fn announce_grown(&mut self, most: u64, growth: &mut Growth) -> u64 {
-        if self.window < most && growth.is_held_up(self.announced) {
+    /// [`announce`](Self::announce) with a window that is doubled, up to `most`, where it holds the peer up, and that is as it
+    /// was `first` where the path turns out to be short: what was announced remains, and nothing more is until it is used up.
+    pub fn announce_grown(&mut self, first: u64, most: u64, growth: &mut Growth) -> u64 {
+        let part = (self.released + self.window).saturating_sub(self.max);
+        if self.window < most && growth.is_held_up(self.announced, part, self.window) {
             self.window += growth.take(self.window.min(most - self.window));
+        } else if self.window > first && growth.is_near() {
+            self.window = first;
         }
         self.announced = growth.now();
         self.announce()
@@ -230,9 +234,9 @@ impl RecvCredit {
         self.grant.announce()
     }
 
-    /// The same with a window that is doubled, up to `most`, where it holds the peer up.
-    pub fn announce_grown(&mut self, most: u64, growth: &mut Growth) -> u64 {
-        self.grant.announce_grown(most, growth)
+    /// See [`Grant::announce_grown`].
+    pub fn announce_grown(&mut self, first: u64, most: u64, growth: &mut Growth) -> u64 {
+        self.grant.announce_grown(first, most, growth)
     }
 
     /// Admits `n` bytes beyond what was received so far (a message larger than the window).

@@ -132,8 +132,8 @@ pub struct Outbox {
     unstamped: Vec<SessionSlot>,
     send: SendCredit,
     grant: Grant,
-    /// What the connection's own window may grow to.
-    most: u64,
+    /// What the connection's own window is at first, and may grow to.
+    windows: (u64, u64),
     growth: Growth,
     max_frame: u32,
     /// See [`BULK`]: what the socket takes without a pause.
@@ -154,7 +154,7 @@ impl Outbox {
             unstamped: Vec::new(),
             send: SendCredit::new(0),
             grant: Grant::new(window),
-            most: window,
+            windows: (window, window),
             growth: Growth::default(),
             max_frame: 0,
             bulk: BATCH,
@@ -342,7 +342,7 @@ impl Outbox {
 
     /// Lets the window of the connection grow to `most` bytes, where it holds the peer up.
     pub fn grow_to(&mut self, most: u64) {
-        self.most = most;
+        self.windows.1 = most;
     }
 
     /// So many bytes have come over this connection in all, and went on to their sessions: what those do with them is
@@ -382,7 +382,7 @@ impl Outbox {
         debug_assert!(empty.is_empty());
         if self.grant.is_due() {
             let mut head = HeadBuf::new(kind::MAX_CONN_DATA, 0);
-            head.varint(self.grant.announce_grown(self.most, &mut self.growth));
+            head.varint(self.grant.announce_grown(self.windows.0, self.windows.1, &mut self.growth));
             self.control(head, &[]);
         }
         if !self.control.is_empty() {

@@ -364,7 +364,11 @@ impl<U> Session<U> {
             exchange.rx.announce = false;
             if let (Some(xid), false) = (exchange.xid, exchange.rx.done) {
                 let mut head = exchange_head(kind::MAX_STREAM, 0, link.sid, xid);
-                head.varint(exchange.rx.credit.announce_grown(self.config.max_stream_window, out.growth()));
+                head.varint(exchange.rx.credit.announce_grown(
+                    self.config.windows.stream,
+                    self.config.max_stream_window,
+                    out.growth(),
+                ));
                 out.frame(head, &[], 0);
             }
         }
@@ -384,7 +388,7 @@ impl<U> Session<U> {
         if self.recv.is_due() || self.grants_due() {
             self.opens_granted = self.finished + self.config.windows.exchanges;
             let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
-            head.varint(self.recv.announce_grown(self.config.max_session_window, out.growth()));
+            head.varint(self.recv.announce_grown(self.config.windows.session, self.config.max_session_window, out.growth()));
             head.varint(self.opens_granted);
             out.frame(head, &[], 0);
         }
