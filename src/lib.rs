@@ -36,6 +36,7 @@
 //! | send a token, or a trace | [`Call::metadata`], [`Context::metadata`] |
 //! | encrypt it, and know who calls | `rpc::tls` (feature `tls`), [`Context::peer`], [`Principal`] |
 //! | see what waits, and for what | [`inspect`], [`inspector`] |
+//! | have it as metrics | `rpc::metrics` (feature `metrics`) |
 //! | put layers around it | `rpc::tower` (feature `tower`), [`Request`], [`Reply`] |
 //!
 //! # Codecs
@@ -126,6 +127,8 @@ pub use rpc_core::wire::frame::Reason;
 /// # }
 /// ```
 pub use rpc_macros::service;
+#[cfg(feature = "metrics")]
+pub use rpc_transport::metrics;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use rpc_transport::tls;
 #[cfg(feature = "tower")]

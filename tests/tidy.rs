@@ -28,7 +28,7 @@ const CORE: &[&[&str]] = &[
 
 const TRANSPORT: &[&[&str]] = &[
     &["sync"],
-    &["actor", "budget", "chunks", "clock", "endpoint", "peers", "report", "tower", "backend/eyeballs", "backend/files"],
+    &["actor", "budget", "chunks", "clock", "endpoint", "peers", "report", "tally", "tower", "backend/eyeballs", "backend/files"],
     &["tls"],
     &["ending", "error", "layered", "stream", "backend/users"],
     &[
@@ -45,7 +45,7 @@ const TRANSPORT: &[&[&str]] = &[
     &["handle", "handler", "local", "registry"],
     &["dispatch", "inspect"],
     &["driver"],
-    &["call"],
+    &["call", "metrics"],
     &["calls", "channel"],
     &["session"],
     &["connection"],

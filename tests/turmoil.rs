@@ -389,8 +389,7 @@ fn long_path(server: Limits, client: Limits) -> [u128; 2] {
         Ok(())
     });
     sim.run().expect("the client has its items");
-    let took = *took.lock().unwrap();
-    took
+    *took.lock().unwrap()
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub struct Peer {
 }
 
 /// Who somebody is, as a third party vouches for: the operating system, or a certificate's authority.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Principal {
     /// A user of this machine, as Unix names them.
@@ -58,6 +58,23 @@ pub enum Principal {
         /// The certificate itself, in DER.
         certificate: Bytes,
     },
+}
+
+/// For people: of a certificate its names and how long it is, not a thousand bytes of DER in each line of a log.
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnixUser { uid, gid, pid } => {
+                f.debug_struct("UnixUser").field("uid", uid).field("gid", gid).field("pid", pid).finish()
+            }
+            Self::WindowsUser { sid, pid } => f.debug_struct("WindowsUser").field("sid", sid).field("pid", pid).finish(),
+            Self::Certificate { subject, names, certificate } => {
+                let mut text = f.debug_struct("Certificate");
+                text.field("subject", subject).field("names", names);
+                text.field("certificate", &format_args!("{} bytes", certificate.len())).finish()
+            }
+        }
+    }
 }
 
 impl Peer {
@@ -247,6 +264,20 @@ mod tests {
         });
         assert_eq!(Context::current().deadline(), None);
         assert_eq!(slot.and_then(|context| context.deadline()), Some(outer));
+    }
+
+    #[test]
+    fn a_principal_is_printed_by_its_names_and_not_by_the_bytes_of_its_certificate() {
+        let certificate = Bytes::from(vec![0x30; 1234]);
+        let names = vec!["alice.example".to_owned()];
+        let principal = Principal::Certificate { subject: "CN=alice".to_owned(), names, certificate };
+        let peer = Peer::new("tls://192.0.2.7:1").with_principal(principal);
+        let text = r#"Certificate { subject: "CN=alice", names: ["alice.example"], certificate: 1234 bytes }"#;
+        assert_eq!(format!("{peer:?}"), format!(r#"Peer {{ endpoint: "tls://192.0.2.7:1", principal: Some({text}) }}"#));
+        let user = Principal::UnixUser { uid: 7, gid: 8, pid: Some(9) };
+        assert_eq!(format!("{user:?}"), "UnixUser { uid: 7, gid: 8, pid: Some(9) }");
+        let user = Principal::WindowsUser { sid: "S-1-5-21-1".to_owned(), pid: 9 };
+        assert_eq!(format!("{user:?}"), r#"WindowsUser { sid: "S-1-5-21-1", pid: 9 }"#);
     }
 
     struct Host(std::sync::atomic::AtomicBool);

@@ -57,7 +57,7 @@ impl Acceptor {
             loop {
                 match self.connection.next_event(self.now, &mut self.input)? {
                     None => break,
-                    Some(ConnectionEvent::Ignored) => {}
+                    Some(ConnectionEvent::Ignored | ConnectionEvent::SessionRefused) => {}
                     Some(ConnectionEvent::SessionOpened { sid, open }) => {
                         let accept = SessionAccept { codec: 1, windows: open.windows, methods: None };
                         self.connection.accept(sid, SessionSlot(sid.0 as u32), &accept);

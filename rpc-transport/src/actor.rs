@@ -10,8 +10,8 @@ use std::rc::Rc;
 use rpc_core::context::{Context, enter};
 use rpc_core::service::{Reply, ReplyFuture};
 use rpc_core::status::{Error, Fault, FaultKind};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
+
+use crate::sync::{mpsc, oneshot, spawn_local};
 
 /// Calls that may wait for the service's thread to take them: what a driver starts in a turn. More wait in their own
 /// tasks, of which the limits of the sessions allow so many.

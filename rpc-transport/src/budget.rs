@@ -1,10 +1,8 @@
 //! What all peers together make this process hold: counted at coarse points, bounded by refusing more of them.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Notify;
+use crate::sync::{Arc, AtomicU64, Notify, Ordering};
 
 /// Above so many hundredths no session is added; above the second, no connection is.
 const MARKS: (u64, u64) = (85, 95);
@@ -52,6 +50,11 @@ impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: u64) -> Self {
         Self { inner: Arc::new(Inner { most: bytes, held: AtomicU64::new(0), fell: Notify::new() }) }
+    }
+
+    /// Bytes that may be held.
+    pub fn most(&self) -> u64 {
+        self.inner.most
     }
 
     /// Bytes that are held.

@@ -29,8 +29,26 @@ use crate::state::{AbortOnDrop, SessionItems, Slot, Task, fire};
 /// It is lazy: nothing is sent before it is first polled (or awaited). It borrows nothing, so it can be spawned. Set
 /// options on it before awaiting it:
 ///
-/// ```ignore
-/// let value = kv.get("key").timeout(Duration::from_millis(50)).await?;
+/// ```
+/// # #[rpc::service]
+/// # trait Kv {
+/// #     async fn get(&self, key: &str) -> rpc::Result<String>;
+/// # }
+/// # struct Store;
+/// # impl Kv for Store {
+/// #     async fn get(&self, key: &str) -> rpc::Result<String> {
+/// #         Ok(format!("{key} has {:?}", rpc::Context::current().deadline().is_some()))
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::time::Duration;
+/// # let server = rpc::Server::builder().service(KvServer::new(Store)).listen("mem://documented/timeout").await?;
+/// # let kv: KvClient = rpc::connect(server.endpoint()).await?;
+/// let value = kv.get("key").timeout(Duration::from_secs(5)).await?;
+/// # assert_eq!(value, "key has true");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// Without [`timeout`](Self::timeout) a call made inside of a handler has that handler's deadline, else the session's
@@ -171,9 +189,31 @@ impl<T, E> Call<T, E> {
     /// Calls that the handler makes do not inherit it, and a call in this process has no use for it. An urgency over 7
     /// fails the call with a fault that says so, and nothing is sent.
     ///
-    /// ```ignore
-    /// let state = kv.get("state").urgency(0).await?;
-    /// let dump = kv.dump().urgency(7).await?;
+    /// ```
+    /// # #[rpc::service]
+    /// # trait Kv {
+    /// #     async fn get(&self, key: &str) -> rpc::Result<String>;
+    /// #     async fn dump(&self) -> rpc::Result<Vec<String>>;
+    /// # }
+    /// # struct Store;
+    /// # impl Kv for Store {
+    /// #     async fn get(&self, key: &str) -> rpc::Result<String> {
+    /// #         Ok(format!("{key} is fine"))
+    /// #     }
+    /// #     async fn dump(&self) -> rpc::Result<Vec<String>> {
+    /// #         Ok(vec!["state is fine".to_owned(); 10_000])
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = rpc::Server::builder().service(KvServer::new(Store)).listen("mem://documented/urgency").await?;
+    /// # let kv: KvClient = rpc::connect(server.endpoint()).await?;
+    /// // Both are under way, and the small one does not wait for the large one.
+    /// let (dump, state) = tokio::join!(kv.dump().urgency(7), kv.get("state").urgency(0));
+    /// # assert_eq!((dump?.len(), state?.as_str()), (10_000, "state is fine"));
+    /// # assert!(kv.get("state").urgency(8).await.is_err());
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn urgency(mut self, urgency: u8) -> Self {
         if urgency > LEAST_URGENCY {

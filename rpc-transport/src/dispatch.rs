@@ -20,6 +20,7 @@ use rpc_core::wire::frame::Reason;
 use crate::clock;
 use crate::handler::{Place, Running, answer, run, run_stream};
 use crate::state::{Counted, Link, SessionItems, SessionState, Slot, Task};
+use crate::tally::Event;
 
 /// Arguments over this size are decoded in a task of their own, in bytes: decoding them could hold the connection.
 const INLINE_ARGUMENTS: usize = 64 * 1024;
@@ -161,6 +162,7 @@ impl Offered {
         }
         // Asked before the first poll, which may make a task of it: whoever is refused was not started.
         if link.is_busy() {
+            Event::Busy.happened();
             let text = format!("{} handlers of this connection wait already", link.limits.handlers);
             return Err(Reason::new(Code::REFUSED, text));
         }

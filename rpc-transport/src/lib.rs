@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! 5  server      connection → session → {calls, tower, channel} → call → {layered, local, handle}
-//! 4  driver → {dispatch → handler, registry}      inspect → registry
+//! 4  driver → {dispatch → handler, registry}      metrics → inspect → registry
 //! 3  state
 //! 2  backend → stream            clock           actor
-//! 1  error → {tls → endpoint}    ending           budget, peers, report
+//! 1  error → {tls → endpoint}    ending           budget, peers, report, tally
 //! ```
 
 mod actor;
@@ -29,6 +29,8 @@ mod handler;
 pub mod inspect;
 mod layered;
 mod local;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod peers;
 mod registry;
 mod report;
@@ -37,6 +39,7 @@ mod session;
 mod state;
 mod stream;
 mod sync;
+mod tally;
 #[cfg(feature = "_tls")]
 pub mod tls;
 #[cfg(feature = "tower")]

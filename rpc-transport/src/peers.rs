@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use rpc_core::context::{Peer, Principal};
+
+use crate::sync::{Arc, Mutex};
 
 /// Who counts as one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

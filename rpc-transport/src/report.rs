@@ -110,10 +110,18 @@ pub struct ConnectionInfo {
     pub at_rest: u64,
     /// Exchanges that are not over, of both sides.
     pub exchanges: u64,
+    /// Those of them that this side opened.
+    pub opened_here: u64,
+    /// Calls that this side has made on it.
+    pub calls_made: u64,
+    /// Calls that the peer has made on it.
+    pub calls_served: u64,
     /// Handlers that have a task.
     pub handlers: u64,
     /// Bytes received against its credit.
     pub received: u64,
+    /// Bytes received that the application here has not taken.
+    pub held: u64,
     /// Bytes sent against its credit.
     pub sent: u64,
     /// Bytes that wait for the socket.
@@ -230,7 +238,11 @@ pub(crate) struct Inside {
     pub(crate) sessions: u64,
     pub(crate) at_rest: u64,
     pub(crate) exchanges: u64,
+    pub(crate) opened_here: u64,
+    /// Calls of this side and of the peer so far.
+    pub(crate) calls: (u64, u64),
     pub(crate) received: u64,
+    pub(crate) held: u64,
     /// Bytes that the driver has taken and the socket has not.
     pub(crate) unsent: u64,
     pub(crate) owed: u64,

@@ -24,6 +24,7 @@ use crate::error::ServeError;
 use crate::peers::Peers;
 use crate::state::{Command, Link, lock};
 use crate::stream::{Connected, Incoming, Listener};
+use crate::tally::Event;
 use crate::{backend, clock};
 
 /// The shortest and the longest pause behind an error of `accept`: it must neither end the loop nor spin.
@@ -345,13 +346,19 @@ impl Acceptor {
     /// A connection from its first byte to its last. Returns how many calls were under way then; `None`: it never was one.
     async fn serve(self: Arc<Self>, incoming: Incoming, mut stop: watch::Receiver<Stop>) -> Option<u64> {
         let connected = tokio::select! {
-            connected = tokio::time::timeout(self.limits.handshake, incoming.connected()) => connected.ok()?.ok()?,
+            connected = tokio::time::timeout(self.limits.handshake, incoming.connected()) => connected.ok().and_then(Result::ok),
             // Whoever is not there yet has been promised nothing.
             _ = told(&mut stop, Stop::Serve) => return None,
         };
-        let Connected { io, peer } = connected;
+        let Some(Connected { io, peer }) = connected else {
+            Event::Setup.happened();
+            return None;
+        };
         // Whoever has as many as it may is closed unheard: words would hold a place for those who do not read them.
-        let _entered = self.peers.enter(&peer)?;
+        let Some(_entered) = self.peers.enter(&peer) else {
+            Event::PerPeer.happened();
+            return None;
+        };
         let link = Link::new(peer, self.limits.clone(), self.codecs.clone(), Handle::current());
         self.remember(&link);
         // The word may have been passed on a moment before.

@@ -70,8 +70,26 @@ impl SessionBuilder {
     /// It holds for what this side sends, and is a wish for what the peer does, which takes it as far as its own
     /// [`Limits::max_weight`] goes (64 by default).
     ///
-    /// ```ignore
+    /// ```
+    /// # #[rpc::service]
+    /// # trait Backup {
+    /// #     async fn save(&self, block: Vec<u8>) -> rpc::Result<u64>;
+    /// # }
+    /// # struct Disk;
+    /// # impl Backup for Disk {
+    /// #     async fn save(&self, block: Vec<u8>) -> rpc::Result<u64> {
+    /// #         Ok(block.len() as u64)
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = rpc::Server::builder().service(BackupServer::new(Disk)).listen("mem://documented/weight").await?;
+    /// # let connection = rpc::Connection::open(server.endpoint()).await?;
     /// let backup: BackupClient = connection.session().weight(1).open().await?;
+    /// # assert_eq!(backup.save(vec![0; 100]).await?, 100);
+    /// # assert!(connection.session().weight(0).open::<BackupClient>().await.is_err());
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn weight(mut self, weight: u16) -> Self {
         self.weight = weight;

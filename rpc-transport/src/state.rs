@@ -4,8 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -19,12 +18,12 @@ use rpc_core::streaming::ItemSource;
 use rpc_core::wire::frame::Reason;
 use rpc_core::wire::hello::{SessionAccept, SessionOpen};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::ending::Closed;
 use crate::error::OpenError;
 use crate::report::Inside;
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Notify, Ordering, oneshot};
 
 /// Locks what no panic can leave half done: the pure values check before they change.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

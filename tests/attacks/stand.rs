@@ -104,7 +104,9 @@ pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// The limits that are tried out: the defaults, with a patience that tests have.
 fn limits() -> Limits {
-    Limits::default().handshake(Duration::from_secs(2)).write_stall(Duration::from_secs(2))
+    // Attackers send on without looking at credit: that of the connection is not to end what aims at a session or a call.
+    let limits = Limits::default().connection_window(4 << 20);
+    limits.handshake(Duration::from_secs(2)).write_stall(Duration::from_secs(2))
 }
 
 /// A server within this process, at an endpoint.

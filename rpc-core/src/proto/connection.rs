@@ -95,6 +95,8 @@ pub enum ConnectionEvent<'a> {
     /// The peer goes away: it takes no further sessions, and closes those that there are. [`Connection::peer_goes`]
     /// tells why.
     GoingAway,
+    /// The peer has as many sessions as it may, and opened another one, which was refused.
+    SessionRefused,
     /// A frame that was dealt with here; there may be more.
     Ignored,
 }
@@ -527,7 +529,7 @@ impl Connection {
                         sid,
                         Reason::new(Code::REFUSED, format!("{} sessions at a time are the most", self.limits.sessions)),
                     );
-                    return Ok(Some(ConnectionEvent::Ignored));
+                    return Ok(Some(ConnectionEvent::SessionRefused));
                 }
                 Ok(Some(ConnectionEvent::SessionOpened { sid, open: Box::new(open) }))
             }

@@ -153,7 +153,12 @@ impl Node {
         loop {
             match self.connection.next_event(now, &mut self.input)? {
                 None => return Ok(()),
-                Some(ConnectionEvent::Ignored | ConnectionEvent::Connected | ConnectionEvent::GoingAway) => {}
+                Some(
+                    ConnectionEvent::Ignored
+                    | ConnectionEvent::SessionRefused
+                    | ConnectionEvent::Connected
+                    | ConnectionEvent::GoingAway,
+                ) => {}
                 Some(ConnectionEvent::SessionOpened { sid, open })
                     if self.wary
                         && !open.service.parse().is_ok_and(|index| index < SERVED && !self.sessions.contains_key(&index)) =>

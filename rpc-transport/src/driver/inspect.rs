@@ -11,6 +11,7 @@ use rpc_core::proto::{ExchangeView, Session, Time, Wait};
 use rpc_core::service::ServiceInfo;
 use rpc_core::wire::frame::Mode;
 
+use super::sessions::plus;
 use super::table::OWN;
 use super::{Driver, Entry};
 use crate::clock;
@@ -44,11 +45,16 @@ impl Driver {
             received: self.connection.received(),
             unsent: (self.output.len() - self.written) as u64,
             owed: (self.owed + self.connection.owed()) as u64,
+            calls: self.calls,
             ..Inside::default()
         };
         for entry in self.sessions.awake() {
-            for exchange in entry.state.lock().proto.exchanges() {
+            let core = entry.state.lock();
+            inside.held += core.proto.view().held;
+            inside.calls = plus(inside.calls, entry.uncounted(&core.proto));
+            for exchange in core.proto.exchanges() {
                 inside.exchanges += 1;
+                inside.opened_here += u64::from(exchange.opener == Side::Initiator);
                 look.count(&exchange, &mut inside.waiting);
             }
         }

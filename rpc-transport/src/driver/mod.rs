@@ -40,6 +40,7 @@ use crate::error::OpenError;
 use crate::registry::Listed;
 use crate::state::{Command, Link, Opening, SessionState, fire};
 use crate::stream::Stream;
+use crate::tally::Event;
 use memory::Memory;
 use table::Sessions;
 use write::{Batching, Written};
@@ -104,6 +105,8 @@ pub(crate) struct Driver {
     draining: Option<Time>,
     /// Calls that were under way when their session was cut off.
     cut: u64,
+    /// Calls in sessions that are over or at rest, of this side and of the peer.
+    calls: (u64, u64),
     /// Since when no session is open, as far as was looked.
     idle: Option<Time>,
     memory: Memory,
@@ -135,6 +138,8 @@ struct Entry {
     opening: Option<oneshot::Sender<Result<SessionAccept, OpenError>>>,
     /// How many frames had come and gone when idle sessions were last looked for.
     seen: (u64, u64),
+    /// Calls in it that `Driver::calls` has.
+    counted: (u64, u64),
 }
 
 /// What a driver starts with.
@@ -175,6 +180,7 @@ impl Driver {
             closing: false,
             draining: None,
             cut: 0,
+            calls: (0, 0),
             idle: None,
             sleep: Box::pin(tokio::time::sleep_until(clock::instant(now.after(limits.handshake)).into())),
             armed: now.after(limits.handshake),
@@ -338,8 +344,11 @@ impl Driver {
             }
             state.closed = Some(error.clone());
             state.cut = cut;
+            Event::Sent.add(state.out.sent());
             std::mem::take(&mut state.commands)
         };
+        Event::of(error).happened();
+        Event::Received.add(self.connection.received());
         self.cut = cut;
         if let Some(connected) = self.connected.take() {
             let _ = connected.send(Err(error.clone()));
@@ -361,6 +370,8 @@ impl Driver {
         for opening in self.waiting.drain(..) {
             let _ = opening.done.send(Err(error.clone().into()));
         }
+        Event::Made.add(self.calls.0);
+        Event::Served.add(self.calls.1);
         self.link.ended.notify_waiters();
     }
 

@@ -14,6 +14,7 @@ use tokio::io::ReadBuf;
 use super::{Driver, Entry, HANDLERS_PER_TURN, READ_BUFFER, min};
 use crate::error::OpenError;
 use crate::state::{Link, Slot, fire};
+use crate::tally::Event;
 
 /// Frames that are handled in one turn before what there is to say is written: less than a millisecond of small ones.
 const FRAMES_PER_TURN: u32 = 4096;
@@ -96,6 +97,7 @@ impl Driver {
                     }
                 }
                 ConnectionEvent::Ignored => {}
+                ConnectionEvent::SessionRefused => Event::Sessions.happened(),
                 ConnectionEvent::GoingAway => self.reject_waiting(),
                 ConnectionEvent::Connected => {
                     self.flush_connection();

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::dispatch::{Offered, Services};
 use crate::error::OpenError;
 use crate::state::{Link, Opening, SessionState, Slot, fire};
+use crate::tally::Event;
 
 /// Room that S_ACCEPT takes beside its list of methods, in bytes.
 const LIST_ROOM: usize = 256;
@@ -49,8 +50,8 @@ impl Driver {
                 // What the acceptor grants is known with its answer; until then nothing is decoded.
                 let decoding = Decoding { codec: Codec::Postcard, limits: None };
                 self.idle = None;
-                let (offered, theirs, opening, seen) = (None, None, Some(done), (0, 0));
-                self.sessions.insert(Entry { state, sid, offered, info, theirs, decoding, opening, seen });
+                let (offered, theirs, opening, seen, counted) = (None, None, Some(done), (0, 0), (0, 0));
+                self.sessions.insert(Entry { state, sid, offered, info, theirs, decoding, opening, seen, counted });
                 self.flush_connection();
             }
             Err(reason) => {
@@ -81,12 +82,14 @@ impl Driver {
     /// The peer opens a session.
     pub(super) fn accept(&mut self, sid: Sid, open: &SessionOpen, now: Time) {
         let Some(offered) = self.services.get(&open.service) else {
+            Event::Service.happened();
             let text = format!("no service is named `{}` here; there is: {}", open.service, self.services.names());
             return self.connection.reject(sid, Reason::new(Code::UNKNOWN_SERVICE, text));
         };
         let negotiated = &self.connection.negotiated().codecs;
         let mut common = open.codecs.iter().filter(|id| negotiated.contains(id));
         let Some(codec) = common.find_map(|id| Codec::from_wire_id(*id)) else {
+            Event::Codec.happened();
             let text = nothing_in_common(&open.codecs, negotiated);
             return self.connection.reject(sid, Reason::new(Code::NO_CODEC, text));
         };
@@ -94,10 +97,12 @@ impl Driver {
         let methods = (open.fingerprint != info.fingerprint).then(|| info.methods.iter().map(|method| method.hash).collect());
         let listed = if open.fingerprint == info.fingerprint { 0 } else { info.methods.len() * size_of::<u64>() };
         if listed + LIST_ROOM > self.link.lock().out.max_frame() as usize {
+            Event::Methods.happened();
             let text = format!("the sides' methods differ, and the {} here do not fit a frame of the peer's", info.methods.len());
             return self.connection.reject(sid, Reason::new(Code::TOO_LARGE, text));
         }
         if self.memory.is_tight() {
+            Event::Memory.happened();
             return self.connection.reject(sid, Reason::new(Code::REFUSED, "too much memory is in use here; try again later"));
         }
         self.idle = None;
@@ -120,6 +125,7 @@ impl Driver {
     /// Lays sessions to rest in which nothing has happened since the last look, and of which nobody has a handle. Their
     /// peers opened them, so that only a frame of theirs can wake them.
     pub(super) fn lay_to_rest(&mut self, now: Time) {
+        let calls = &mut self.calls;
         self.sessions.lay_to_rest(|entry| {
             let offered = entry.offered.as_ref()?;
             if Arc::strong_count(&entry.state) > 1 || Arc::weak_count(&entry.state) > 0 {
@@ -130,7 +136,9 @@ impl Driver {
             if std::mem::replace(&mut entry.seen, counts) != counts {
                 return None;
             }
-            core.proto.rest(&[entry.sid.0, offered.index, u64::from(entry.decoding.codec.wire_id())], now)
+            let resting = core.proto.rest(&[entry.sid.0, offered.index, u64::from(entry.decoding.codec.wire_id())], now)?;
+            *calls = plus(*calls, entry.uncounted(&core.proto));
+            Some(resting)
         });
     }
 
@@ -210,7 +218,10 @@ impl Driver {
     pub(super) fn end_session(&mut self, slot: SessionSlot, reason: Reason, error: Option<OpenError>, orderly: bool) {
         let Some(entry) = self.sessions.remove(slot) else { return };
         // Detached, it asks for no turn any more; and where it stood, the next session in its slot must not be found.
-        entry.state.lock().proto.detach();
+        let mut core = entry.state.lock();
+        core.proto.detach();
+        self.calls = plus(self.calls, entry.uncounted(&core.proto));
+        drop(core);
         self.link.lock().out.forget(slot);
         if let Some(opening) = entry.opening {
             let rejected = || OpenError::rejected(reason.clone());
@@ -251,7 +262,26 @@ impl Sessions {
 /// The entry of a session that the peer opened.
 fn accepted(proto: Session<Slot>, sid: Sid, offered: &Arc<Offered>, codec: Codec, link: &Arc<Link>) -> Entry {
     let limits = (!offered.trusted).then_some(DecodeLimits::DEFAULT);
+    let counted = calls(&proto);
     let (state, seen) = (SessionState::new(proto, link.clone()), (0, 0));
     let (info, theirs, opening, decoding) = (offered.info, None, None, Decoding { codec, limits });
-    Entry { state, sid, offered: Some(offered.clone()), info, theirs, decoding, opening, seen }
+    Entry { state, sid, offered: Some(offered.clone()), info, theirs, decoding, opening, seen, counted }
+}
+
+impl Entry {
+    /// Calls in it that the connection has not counted yet.
+    pub(super) fn uncounted(&self, proto: &Session<Slot>) -> (u64, u64) {
+        let now = calls(proto);
+        (now.0 - self.counted.0, now.1 - self.counted.1)
+    }
+}
+
+pub(super) fn plus(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+/// How many calls there were in a session, of this side and of the peer.
+fn calls(proto: &Session<Slot>) -> (u64, u64) {
+    let view = proto.view();
+    (view.opened, view.accepted)
 }

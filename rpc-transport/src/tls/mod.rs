@@ -29,7 +29,7 @@
 //!
 //! # What is spoken
 //!
-//! TLS 1.3 with the protocol name `rpc/1` (ALPN): a peer that does not name it is refused, so that a connection which was
+//! TLS 1.3 with the protocol name `rpc/1` (ALPN; docs/PROTOCOL.md §4.9): a peer that does not name it is refused, so that a connection which was
 //! meant for another protocol on the same port never gets as far as ours. Certificates are verified on every connection:
 //! sessions of TLS are not resumed, and nothing is sent ahead of the handshake (0-RTT), where it could be replayed.
 //! Connections are few and long-lived, so that the handshake which resumption would save weighs little.

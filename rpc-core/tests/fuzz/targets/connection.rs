@@ -93,6 +93,9 @@ impl End {
                 }
                 Some(ConnectionEvent::Frame { slot, .. }) => assert!(slot.0 <= self.slots, "a frame leads nowhere"),
                 Some(ConnectionEvent::SessionRejected { .. } | ConnectionEvent::SessionAccepted { .. }) => {}
+                Some(ConnectionEvent::SessionRefused) => {
+                    assert!(self.theirs.len() as u64 >= self.limits.sessions, "there was room for a session");
+                }
                 Some(ConnectionEvent::Connected | ConnectionEvent::GoingAway | ConnectionEvent::Ignored) => {}
             }
             assert!(self.connection.received() <= self.out.grant().max(), "more was taken than had been announced");
