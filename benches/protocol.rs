@@ -32,21 +32,23 @@ impl End {
 
     /// What this end has to say becomes what the other one hears.
     fn deliver(&mut self, to: &mut Self) {
-        self.output.clear();
-        while let Some((_, lane)) = self.out.next_session() {
-            self.session.transmit(lane, &mut self.out);
-        }
-        self.out.swap(&mut self.output);
-        let input = &mut to.input;
-        self.output.slices(0, usize::MAX, |mut slice| {
-            while !slice.is_empty() {
-                let space = input.space();
-                let n = space.len().min(slice.len());
-                space[..n].copy_from_slice(&slice[..n]);
-                input.advance(n);
-                slice = &slice[n..];
+        while !self.out.is_quiet() {
+            self.output.clear();
+            while let Some((_, lane)) = self.out.next_session() {
+                self.session.transmit(lane, &mut self.out);
             }
-        });
+            self.out.swap(&mut self.output);
+            let input = &mut to.input;
+            self.output.slices(0, usize::MAX, |mut slice| {
+                while !slice.is_empty() {
+                    let space = input.space();
+                    let n = space.len().min(slice.len());
+                    space[..n].copy_from_slice(&slice[..n]);
+                    input.advance(n);
+                    slice = &slice[n..];
+                }
+            });
+        }
     }
 
     /// Handles what was heard.
