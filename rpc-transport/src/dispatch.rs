@@ -135,7 +135,7 @@ impl Offered {
     /// Checks a call against the method that it names, with the session's lock held. `None`: it was refused.
     pub(crate) fn admit(&self, session: &mut Session<Slot>, event: SessionEvent, now: Time, link: &Link) -> Option<Arrival> {
         let SessionEvent::Opened { key, method, timeout, body, more, one_way, metadata } = event else { return None };
-        match self.method(method, more, one_way, link) {
+        match self.method(session, method, more, one_way, link) {
             Ok(info) => {
                 let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
                 Some(Arrival { key, method, deadline, body, more, one_way, metadata })
@@ -149,7 +149,14 @@ impl Offered {
     }
 
     #[inline]
-    fn method(&self, method: u32, more: bool, one_way: bool, link: &Link) -> Result<&'static MethodInfo, Reason> {
+    fn method(
+        &self,
+        session: &Session<Slot>,
+        method: u32,
+        more: bool,
+        one_way: bool,
+        link: &Link,
+    ) -> Result<&'static MethodInfo, Reason> {
         use rpc_core::service::MethodKind::{BidiStream, ClientStream, OneWay};
         let info = self.info;
         let Some(method) = info.methods.get(method as usize) else {
@@ -159,6 +166,9 @@ impl Offered {
         if more != matches!(kind, ClientStream | BidiStream) || one_way != (kind == OneWay) {
             let text = format!("{}/{} is {kind:?}, and was called otherwise", info.name, method.name);
             return Err(Reason::new(Code::BAD_ARGUMENTS, text));
+        }
+        if session.is_crowded() {
+            return Err(Reason::new(Code::REFUSED, "too many bytes of answers wait in this session: take them first"));
         }
         // Asked before the first poll, which may make a task of it: whoever is refused was not started.
         if link.is_busy() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use rpc::{Allowance, Budget, Code, Connection, ConnectionError, FaultKind, Limits, OpenError, Server};
-use rpc_core::wire::frame::flag;
+use rpc_core::wire::frame::{Reset, flag, kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{HANG, eventually, run, soon};
@@ -260,6 +260,47 @@ fn what_nobody_takes_is_counted_in_both_directions_and_not_for_longer_than_it_is
         eventually("they are counted", || held() >= 60_000_000).await;
         drop((raw, connection, lab));
         eventually("nothing is left", || held() == 0).await;
+    });
+}
+
+#[test]
+fn who_takes_no_answers_is_given_no_more_and_is_served_again_when_he_does() {
+    run(async {
+        let (server, _, _) = serve(Limits::default().write_stall(HANG).unsent(8 << 20)).await;
+        let connection = Connection::open(server.endpoint()).await.unwrap();
+        let neighbour: LabClient = connection.session().open().await.unwrap();
+        let mut raw = Raw::client(server.endpoint()).await;
+        raw.session(0).await;
+        // Twice the limit, and then one call at a time until it was looked at.
+        let call = |n: u64| open(0, 2 * n, method("zeros"), flag::END, &args(&(4_000_000u64,)));
+        for n in 0..4 {
+            raw.write(&call(n)).await;
+        }
+        let mut calls = 4;
+        let held = || server.budget().held();
+        eventually("answers wait", || held() >= 12_000_000).await;
+        while calls < 100 {
+            raw.write(&call(calls)).await;
+            calls += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(held() < 60_000_000, "{} bytes are held", held());
+        assert_eq!(neighbour.text("mine").await.unwrap(), "MINE", "others are served");
+        // He takes what there is, and is served again.
+        let (mut answered, mut refused) = (0, 0);
+        while answered + refused < calls {
+            let frame = raw.frame().await.expect("the connection goes on");
+            answered += u64::from(frame.kind == kind::DATA && frame.flags & flag::END != 0);
+            if frame.kind == kind::RESET {
+                assert_eq!(Reset::read(frame.body(2)).unwrap().reason.code, Code::REFUSED);
+                refused += 1;
+            }
+        }
+        assert!(refused >= 80 && answered >= 4, "{refused} refused, {answered} answered");
+        eventually("nothing waits any more", || held() < 4_000_000).await;
+        raw.write(&call(calls)).await;
+        let answer = raw.next(kind::DATA).await;
+        assert!(!answer.body(2).is_empty());
     });
 }
 

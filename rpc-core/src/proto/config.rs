@@ -85,6 +85,10 @@ limits! {
     max_session_window: u64 = 32 * 1024 * 1024,
     /// The same for the connection. 64 MiB: 5 Gbit/s at 100 ms.
     max_connection_window: u64 = 64 * 1024 * 1024,
+    /// Bytes of answers and items that the peer may leave waiting to be sent in a session before further calls of it there are
+    /// refused: it asks, and takes nothing. 64 MiB: sixteen of the longest messages. A server looks when its socket takes
+    /// nothing, and each 10 ms while there is too much.
+    unsent: u64 = 64 * 1024 * 1024,
     /// The most weight that a session gets because its peer wishes so; what this side asks for its own is not held to it.
     /// 64: four times what a session has that asks for nothing, so that 128 such sessions still leave each of this
     /// side's own its turn in every 8 MiB.
@@ -169,6 +173,7 @@ impl Limits {
             ("max_session_window", self.max_session_window, windows.clone()),
             ("max_connection_window", self.max_connection_window, windows.clone()),
             ("owed", self.owed, windows),
+            ("unsent", self.unsent, 0..=LARGEST_WINDOW),
             ("memory", self.memory, SMALLEST_MEMORY..=LARGEST_WINDOW),
             ("metadata_bytes", self.metadata_bytes.into(), 0..=MOST_METADATA.into()),
         ];
@@ -295,7 +300,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    const CASES: [Case; 30] = [
+    const CASES: [Case; 31] = [
         ("connections", 1, 1 << 31, |limits, n| limits.connections(n)),
         ("per_peer", 1, 1 << 31, |limits, n| limits.per_peer(n)),
         ("memory", 1 << 20, 1 << 40, |limits, n| limits.memory(n)),
@@ -311,6 +316,7 @@ mod tests {
         ("max_stream_window", 512, 1 << 40, |limits, n| limits.max_stream_window(n)),
         ("max_session_window", 512, 1 << 40, |limits, n| limits.max_session_window(n)),
         ("max_connection_window", 512, 1 << 40, |limits, n| limits.max_connection_window(n)),
+        ("unsent", 0, 1 << 40, |limits, n| limits.unsent(n)),
         ("max_weight", 1, 256, |limits, n| limits.max_weight(n as u16)),
         ("owed", 512, 1 << 40, |limits, n| limits.owed(n)),
         ("cancels", 1, 1 << 31, |limits, n| limits.cancels(Allowance::new(n as u32, 33))),

@@ -302,14 +302,17 @@ impl<U> Exchange<U> {
         next.map_or(0, |message| message.len() - self.tx.written.min(message.len()))
     }
 
-    /// Bytes that have arrived and were not taken, or what the window has grown by since it was `first`, if that is more;
-    /// and bytes that wait to be written.
-    pub(super) fn footprint(&self, first: u64) -> u64 {
+    /// Bytes that have arrived and were not taken, or what the window has grown by since it was `first`, if that is more.
+    pub(super) fn arrived(&self, first: u64) -> u64 {
         // What is discarded is not kept, but never credited to its stream either.
         let grown = if self.rx.done { 0 } else { self.rx.credit.window() - first };
-        let arrived = if self.rx.discard { 0 } else { self.rx.credit.held().max(grown) };
+        if self.rx.discard { 0 } else { self.rx.credit.held().max(grown) }
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn unsent(&self) -> u64 {
         let items = self.streams.as_ref().map_or(0, |streams| streams.outgoing.bytes());
-        arrived + (self.tx.body.as_ref().map_or(0, |body| body.as_slice().len()) + items) as u64
+        (self.tx.body.as_ref().map_or(0, |body| body.as_slice().len()) + items) as u64
     }
 
     /// Whether a call or an answer is all that is to be written, in so many bytes at most. Items are none.

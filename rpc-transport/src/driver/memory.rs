@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long until what is held is looked at again: what the application takes tells nobody.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// What a session may have waiting to be sent where memory is short, in bytes: a first window.
+const SHORT: u64 = 2 * 1024 * 1024;
+
 /// The account of a connection.
 pub(super) struct Memory {
     /// `None`: this side chose its peer, and does not count.
@@ -80,7 +83,14 @@ impl Driver {
         if self.memory.at.is_none_or(|at| now < at) {
             return;
         }
-        let sessions: u64 = self.sessions.awake().map(|entry| entry.state.lock().proto.footprint()).sum();
+        // Where memory is short, whoever takes nothing gets no more than he would have room for himself.
+        let most = if self.memory.is_tight() { self.limits.unsent.min(SHORT) } else { self.limits.unsent };
+        let (mut sessions, mut crowded) = (0, false);
+        for entry in self.sessions.awake() {
+            let mut core = entry.state.lock();
+            crowded |= core.proto.look_for_unsent(most);
+            sessions += core.proto.footprint();
+        }
         let resting = RESTING * self.sessions.len().saturating_sub(FIRST) as u64;
         let (waiting, wanted) = {
             let mut link = self.link.lock();
@@ -100,6 +110,7 @@ impl Driver {
             self.link.lock().out.growth().allow(room);
         }
         // The buffer changes only where something arrives.
-        self.memory.at = (passing + room > 0).then(|| now.after(AGAIN));
+        let again = if crowded { PAUSE } else { AGAIN };
+        self.memory.at = (passing + room > 0).then(|| now.after(again));
     }
 }

@@ -175,6 +175,8 @@ pub struct Session<U> {
     blocked_at: Option<u64>,
     /// The driver knows that deadlines wait for their time.
     stamp_wanted: bool,
+    /// More waited to be written than may, when that was looked at.
+    crowded: bool,
 
     exchanges: Table<Exchange<U>>,
     ids: Ids,
@@ -240,6 +242,7 @@ impl<U> Session<U> {
             data_queued: false,
             blocked_at: None,
             stamp_wanted: false,
+            crowded: false,
             exchanges: Table::default(),
             ids: Ids::default(),
             next_local: side.first_id(),
@@ -338,8 +341,25 @@ impl<U> Session<U> {
     /// what they have grown by, if that is more. A look at each exchange.
     pub fn footprint(&self) -> u64 {
         let first = self.config.windows;
-        let exchanges: u64 = self.exchanges.values().map(|exchange| exchange.footprint(first.stream)).sum();
-        exchanges.max(self.recv.window() - first.session)
+        let arrived: u64 = self.exchanges.values().map(|exchange| exchange.arrived(first.stream)).sum();
+        arrived.max(self.recv.window() - first.session) + self.unsent()
+    }
+
+    /// Bytes of it that wait to be written.
+    fn unsent(&self) -> u64 {
+        self.exchanges.values().map(Exchange::unsent).sum()
+    }
+
+    /// Looks whether more than `most` bytes wait to be written, and remembers it. A look at each exchange.
+    pub fn look_for_unsent(&mut self, most: u64) -> bool {
+        self.crowded = self.unsent() > most;
+        self.crowded
+    }
+
+    /// Whether more waited at the last look than may: further calls are not to be started.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// Whether the peer has provoked something since the last [`charge_toll`](Self::charge_toll). To be asked behind each frame.
