@@ -5,7 +5,7 @@
 #   tools/windows.sh CARGO ARGS...    another cargo command for that target, for example: clippy -p rpc-transport
 #
 # For Debian and its kin; installs what is missing with apt-get (as root) and rustup. Settings: JOBS, CARGO_TARGET_DIR,
-# WINDOWS_TEST_TIMEOUT (seconds for a test binary, 300). Caches under ${XDG_CACHE_HOME:-~/.cache}/rpc-windows: 0.7 GB for
+# WINDOWS_TEST_TIMEOUT (seconds for a test binary, 900). Caches under ${XDG_CACHE_HOME:-~/.cache}/rpc-windows: 0.7 GB for
 # Wine, and 1.3 GB more where rustup does not deliver the target.
 #
 # Wine is not Windows. What it cannot show is skipped there only, and runs in .github/workflows/windows.yml; a test asks
@@ -88,7 +88,7 @@ if ! [ -e "$WINEPREFIX/ok" ]; then
   [ -e "$random" ] || $cc -O2 -shared -o "$random" "$cache/prng.c" -ladvapi32
   touch "$WINEPREFIX/ok"
 fi
-printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec timeout -k 5 "${WINDOWS_TEST_TIMEOUT:-300}" %s "$@"\n' $wine >"$cache/bin/run"
+printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec timeout -k 5 "${WINDOWS_TEST_TIMEOUT:-900}" %s "$@"\n' $wine >"$cache/bin/run"
 chmod +x "$cache/bin/run"
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$cache/bin/run
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RPC_UNDER_WINE=1
