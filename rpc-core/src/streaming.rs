@@ -64,11 +64,14 @@ enum Inner<T, E> {
     Over,
 }
 
+/// What asking for an item comes to. Decoding yields it whole, so that no item is moved from form to form.
+type Polled<T, E> = Poll<Option<Result<T, Error<E>>>>;
+
 struct Remote<T, E> {
     source: Box<dyn ItemSource>,
     batch: Batch,
     decoding: Decoding,
-    decode: fn(&Decoding, &[u8]) -> Result<T, Fault>,
+    decode: fn(&Decoding, &[u8]) -> Polled<T, E>,
     decode_error: fn(&Decoding, &[u8]) -> Result<E, Fault>,
 }
 
@@ -96,7 +99,10 @@ impl<T, E> Streaming<T, E> {
         W: DeserializeOwned + Into<T>,
         E: DeserializeOwned,
     {
-        let decode: fn(&Decoding, &[u8]) -> Result<T, Fault> = |decoding, bytes| decoding.decode::<W>(bytes).map(Into::into);
+        let decode: fn(&Decoding, &[u8]) -> Polled<T, E> = |decoding, bytes| match decoding.decode::<W>(bytes) {
+            Ok(item) => Poll::Ready(Some(Ok(item.into()))),
+            Err(fault) => Poll::Ready(Some(Err(Error::Fault(fault)))),
+        };
         let decode_error: fn(&Decoding, &[u8]) -> Result<E, Fault> = |decoding, bytes| decoding.decode::<E>(bytes);
         Self { inner: Inner::Remote(Remote { source, batch: Batch::new(), decoding, decode, decode_error }) }
     }
@@ -112,32 +118,32 @@ impl<T, E> Streaming<T, E> {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error<E>>>> {
-        let item = match &mut self.inner {
-            Inner::Remote(remote) => ready!(remote.poll_item(cx)),
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Polled<T, E> {
+        let polled = match &mut self.inner {
+            Inner::Remote(remote) => remote.poll_item(cx),
             Inner::Local(items) => {
                 // A stream of this process that panics breaks as one from elsewhere does: with a fault.
                 let polled = catch_unwind(AssertUnwindSafe(|| items.as_mut().poll_next(cx)));
                 let panicked = || Poll::Ready(Some(Err(Fault::new(FaultKind::Internal, "the stream panicked").into())));
-                ready!(polled.unwrap_or_else(|_| panicked()))
+                Poll::Ready(ready!(polled.unwrap_or_else(|_| panicked())))
             }
-            Inner::Over => None,
+            Inner::Over => Poll::Ready(None),
         };
-        if !matches!(item, Some(Ok(_))) {
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             // Whatever comes behind an end or an error is not part of the stream, and its source can go.
             self.inner = Inner::Over;
         }
-        Poll::Ready(item)
+        polled
     }
 }
 
 impl<T, E> Remote<T, E> {
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error<E>>>> {
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Polled<T, E> {
         loop {
             if let Some(bytes) = self.batch.front() {
-                let item = (self.decode)(&self.decoding, bytes).map_err(Error::Fault);
+                let item = (self.decode)(&self.decoding, bytes);
                 self.batch.pop();
-                return Poll::Ready(Some(item));
+                return item;
             }
             match ready!(self.source.poll_items(cx, &mut self.batch)) {
                 Items::Ready | Items::Pending => {}

@@ -12,7 +12,7 @@ use rpc_core::proto::{
     Session, SessionEvent, Time,
 };
 use rpc_core::wire::HeadBuf;
-use rpc_core::wire::frame::{Frame, GoAway, Mode, Reason, exchange_head, kind, session_head};
+use rpc_core::wire::frame::{Frame, GoAway, Mode, Reason, Run, exchange_head, kind, session_head};
 use rpc_core::wire::hello::{Hello, MAX_HELLO, PREFACE, Reject, SessionAccept, SessionOpen};
 
 fn handshake(side: Side, mode: Mode, modes: &[Mode], codecs: &[u8]) -> Handshake {
@@ -418,7 +418,7 @@ proptest! {
             // Most frames are of the known kinds; the rest is anything.
             let kinds = [kind::OPEN, kind::DATA, kind::DATA, kind::RESET, kind::CANCEL, kind::ACCEPT, kind::MAX_STREAM, kind::MAX_SESSION];
             let kind = if kind < 200 { kinds[kind as usize % kinds.len()] } else { kind };
-            let frame = Frame { kind, flags, sid: Sid(0), xid: Xid(xid), body: &body };
+            let frame = Frame { kind, flags, sid: Sid(0), xid: Xid(xid), body: &body, behind: Run::default() };
             match session.handle_frame(&frame, Time::default(), || ()) {
                 Ok(Some(SessionEvent::Opened { key, .. } | SessionEvent::Readable(key) | SessionEvent::Cancelled(key))) => keys.push(key),
                 Ok(_) => {}

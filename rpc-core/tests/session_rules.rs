@@ -606,3 +606,190 @@ fn arguments_that_take_the_whole_window_leave_room_for_the_items_behind_them() {
         assert_eq!(written.contains(&"MAX_STREAM".to_owned()), announced, "{size} bytes: {written:?}");
     }
 }
+
+/// However many are written at a time: each level's credit is kept to the byte, the session's last quarter is left to calls, and
+/// the batch takes no frame once it is full.
+#[test]
+fn items_go_out_as_far_as_every_credit_and_the_batch_reach() {
+    let wide = || Limits::default().stream_window(1 << 20).session_window(1 << 20).connection_window(1 << 20);
+    let cases = [
+        (wide().stream_window(1000), 10, "the stream's credit"),
+        (wide().stream_window(999), 10, "a piece of the tenth"),
+        (wide().session_window(2000), 15, "three quarters of the session's"),
+        (wide().connection_window(1000), 10, "the connection's"),
+        (wide(), (64 * 1024usize).div_ceil(106), "the batch"),
+    ];
+    for (limits, first, what) in cases {
+        let mut bench = Bench::new(Side::Acceptor, limits);
+        let key = key_of(bench.open(0, WHOLE, b""));
+        let mut batch = Batch::new();
+        (0..1000).for_each(|n| batch.push(&[n as u8; 100]));
+        assert_eq!(bench.session.poll_send(key), Some(true));
+        bench.session.send(key, &mut batch, true);
+        bench.session.flush(&mut bench.out);
+        let written = bench.written();
+        assert_eq!(written, vec!["DATA"; first], "{what}");
+        assert_eq!(bench.session.poll_send(key), None, "the last were given");
+        if what == "the batch" {
+            assert_eq!(bench.written().len(), 1000 - first, "the rest has the next one");
+        }
+    }
+}
+
+/// Items that come at once are looked at at once. Nobody can tell: what is kept, counted, credited, refused and written is
+/// the same as if each had come alone, whatever the exchange is in the middle of and whichever of them breaks a rule.
+mod runs {
+    use proptest::prelude::*;
+    use rpc_core::id::ExchangeKey;
+    use rpc_core::proto::{Input, ProtocolError};
+    use rpc_core::wire::RawFrame;
+    use rpc_core::wire::frame::{Frame, Mode, Run};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Before {
+        /// A handler reads.
+        Reading,
+        /// Nobody reads any more.
+        Stopped,
+        /// The arguments' last piece comes with the items.
+        Arguments,
+        /// An item of several pieces is half there.
+        Half,
+        /// A call that asked for items.
+        Called,
+        /// A call that asked for one message.
+        CalledForOne,
+        /// The direction has ended.
+        Ended,
+    }
+
+    fn data(flags: u8, body: &[u8], bytes: &mut Vec<u8>) {
+        exchange_head(kind::DATA, flags, None, Xid(0)).append(body.len(), bytes);
+        bytes.extend_from_slice(body);
+    }
+
+    fn begin(before: Before) -> (Bench, Option<ExchangeKey>, Vec<u8>) {
+        let limits = Limits::default().stream_window(1000).session_window(1500).max_message(300);
+        let side = if matches!(before, Before::Called | Before::CalledForOne) { Side::Initiator } else { Side::Acceptor };
+        let (mut bench, mut bytes) = (Bench::new(side, limits), Vec::new());
+        let key = match before {
+            Before::Reading => Some(key_of(bench.open(0, flag::EOM, b"args"))),
+            Before::Ended => Some(key_of(bench.open(0, WHOLE, b"args"))),
+            Before::Called => Some(bench.call(AnswerKind::Many, false)),
+            Before::CalledForOne => Some(bench.call(AnswerKind::One, false)),
+            Before::Stopped => {
+                let key = key_of(bench.open(0, flag::EOM, b"args"));
+                bench.session.stop(key);
+                Some(key)
+            }
+            Before::Arguments => {
+                let mut head = exchange_head(kind::OPEN, 0, None, Xid(0));
+                Open { method: 0, timeout_ms: None, total: Some(40) }.write(&mut head);
+                assert_eq!(bench.receive(head, &[1; 20]), Ok(None));
+                data(flag::EOM, &[2; 20], &mut bytes);
+                None
+            }
+            Before::Half => {
+                let key = key_of(bench.open(0, flag::EOM, b"args"));
+                let mut piece = vec![40];
+                piece.extend([1; 20]);
+                assert_eq!(bench.data(0, 0, &piece), Ok(None));
+                data(flag::EOM, &[2; 20], &mut bytes);
+                Some(key)
+            }
+        };
+        bench.session.flush(&mut bench.out);
+        bench.written();
+        (bench, key, bytes)
+    }
+
+    /// What comes of frames that arrive at once, handled in runs or one by one; up to the one that ends the session.
+    fn receive(bench: &mut Bench, bytes: &[u8], in_runs: bool) -> Vec<Result<Option<SessionEvent>, ProtocolError>> {
+        let mut input = Input::new(bytes.len());
+        input.space()[..bytes.len()].copy_from_slice(bytes);
+        input.advance(bytes.len());
+        let (max_frame, mut events) = (bench.limits.max_frame, Vec::new());
+        let behind = |raw: &RawFrame<'_>, behind: &[u8]| {
+            let is_item = in_runs && (raw.kind, raw.flags) == (kind::DATA, flag::EOM);
+            if is_item { Run::measure(raw, Mode::Single, max_frame, u64::MAX, behind).0 } else { 0 }
+        };
+        while let Some((raw, behind)) = input.next_frames(max_frame, behind).unwrap() {
+            let frame = Frame::read(raw, Mode::Single).unwrap().with(&raw, behind);
+            events.push(bench.session.handle_frame(&frame, bench.now, || ()));
+            if events.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        events
+    }
+
+    /// What came of it: the items that are there, how they end, the counts and the credit, and what is written then.
+    fn outcome(mut bench: Bench, key: Option<ExchangeKey>, events: &[SessionEvent]) -> impl PartialEq + std::fmt::Debug {
+        let mut started = key;
+        for event in events {
+            match event {
+                SessionEvent::Opened { key, .. } => started = Some(*key),
+                SessionEvent::Cancelled(key) => bench.session.handler_done(*key),
+                _ => {}
+            }
+        }
+        let counts = bench.session.counts();
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            let mut batch = Batch::new();
+            let end = started.map(|key| bench.session.take_items(key, &mut batch));
+            taken.push((batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), end));
+        }
+        bench.session.flush(&mut bench.out);
+        (counts, taken, bench.session.held(), bench.session.live(), bench.written())
+    }
+
+    proptest! {
+        #[test]
+        fn items_in_a_run_are_to_a_session_what_single_ones_are(
+            before in prop_oneof![
+                4 => Just(Before::Reading), 1 => Just(Before::Stopped), 1 => Just(Before::Arguments), 1 => Just(Before::Half),
+                4 => Just(Before::Called), 1 => Just(Before::CalledForOne), 1 => Just(Before::Ended),
+            ],
+            sizes in proptest::collection::vec(prop_oneof![8 => 0usize..40, 1 => 298usize..303], 1..60),
+            last in prop_oneof![Just(None), Just(Some(flag::END)), Just(Some(WHOLE)), Just(Some(0))],
+        ) {
+            let frames = |bytes: &mut Vec<u8>| {
+                sizes.iter().enumerate().for_each(|(n, size)| data(flag::EOM, &vec![n as u8; *size], bytes));
+                last.iter().for_each(|flags| data(*flags, b"", bytes));
+            };
+            let (mut alone, key, mut bytes) = begin(before);
+            frames(&mut bytes);
+            let singles = receive(&mut alone, &bytes, false);
+            let (mut together, same, _) = begin(before);
+            prop_assert_eq!(key, same);
+            let runs = receive(&mut together, &bytes, true);
+            let fault = |all: &[Result<_, _>]| all.iter().find_map(|event| event.as_ref().err().cloned());
+            prop_assert_eq!(fault(&singles), fault(&runs));
+            prop_assert!(fault(&runs).is_some() || sizes.len() < 4 || runs.len() < singles.len(), "they came in runs");
+            let events = |all: Vec<Result<Option<SessionEvent>, _>>| all.into_iter().filter_map(|event| event.ok()?).collect::<Vec<_>>();
+            let broken = runs.iter().any(Result::is_err);
+            let (singles, runs) = (events(singles), events(runs));
+            if broken {
+                // Everybody hears of the session's end, and nothing is taken or written behind it.
+                prop_assert_eq!(alone.session.counts(), together.session.counts());
+                return Ok(());
+            }
+            // Somebody is told of each kind, and a handler is started or stopped as before, unless both come at once.
+            let has = |events: &[SessionEvent], is: fn(&SessionEvent) -> bool| events.iter().any(is);
+            let opened = |event: &SessionEvent| matches!(event, SessionEvent::Opened { .. });
+            let cancelled = |event: &SessionEvent| matches!(event, SessionEvent::Cancelled(_));
+            let (starts, stops) = (has(&singles, opened), has(&singles, cancelled));
+            if starts && stops && !has(&runs, opened) {
+                prop_assert!(!has(&runs, cancelled), "a handler that was not started is not stopped");
+            } else {
+                prop_assert_eq!((starts, stops), (has(&runs, opened), has(&runs, cancelled)));
+                prop_assert_eq!(singles.is_empty(), runs.is_empty());
+            }
+            let key = singles.iter().find_map(|event| if let SessionEvent::Opened { key, .. } = event { Some(*key) } else { key });
+            prop_assert_eq!(outcome(alone, key, &singles), outcome(together, key, &runs));
+        }
+    }
+}

@@ -9,12 +9,14 @@ pub struct Batch {
     ends: Vec<usize>,
     /// How many messages at the front have been taken.
     taken: usize,
+    /// Where the message at the front begins in `bytes`.
+    start: usize,
 }
 
 impl Batch {
     /// An empty batch, without an allocation.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), ends: Vec::new(), taken: 0 }
+        Self { bytes: Vec::new(), ends: Vec::new(), taken: 0, start: 0 }
     }
 
     /// Appends a message.
@@ -43,16 +45,34 @@ impl Batch {
     #[inline]
     pub fn front(&self) -> Option<&[u8]> {
         let end = *self.ends.get(self.taken)?;
-        let start = if self.taken == 0 { 0 } else { self.ends[self.taken - 1] };
-        Some(&self.bytes[start..end])
+        Some(&self.bytes[self.start..end])
+    }
+
+    /// The messages that wait, from the front on.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = self.start;
+        self.ends[self.taken..].iter().map(move |end| {
+            let message = &self.bytes[start..*end];
+            start = *end;
+            message
+        })
     }
 
     /// Removes the message at the front. The buffer is kept for the next ones once all are gone.
     #[inline]
     pub fn pop(&mut self) {
-        self.taken += 1;
+        self.pop_many(1);
+    }
+
+    /// Removes `count` messages at the front, or all that there are.
+    #[inline]
+    pub fn pop_many(&mut self, count: usize) {
+        self.taken += count;
         if self.taken >= self.ends.len() {
             self.clear();
+        } else if count > 0 {
+            self.start = self.ends[self.taken - 1];
         }
     }
 
@@ -78,7 +98,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
-        self.taken = 0;
+        (self.taken, self.start) = (0, 0);
     }
 }
 
@@ -97,11 +117,26 @@ mod tests {
             for (index, message) in messages.iter().enumerate() {
                 prop_assert_eq!(batch.len(), messages.len() - index);
                 prop_assert_eq!(batch.front(), Some(&message[..]));
+                prop_assert!(batch.iter().eq(messages[index..].iter().map(Vec::as_slice)));
                 batch.pop();
             }
             prop_assert!(batch.is_empty());
             prop_assert_eq!(batch.front(), None);
         }
+    }
+
+    #[test]
+    fn several_messages_leave_at_once_and_never_more_than_there_are() {
+        let mut batch = Batch::new();
+        [b"one", b"two", b"six"].iter().for_each(|message| batch.push(&message[..]));
+        batch.pop_many(0);
+        assert_eq!((batch.front(), batch.len()), (Some(&b"one"[..]), 3));
+        batch.pop_many(2);
+        assert_eq!((batch.front(), batch.len()), (Some(&b"six"[..]), 1));
+        batch.pop_many(2);
+        assert_eq!((batch.front(), batch.len(), batch.bytes()), (None, 0, 0));
+        batch.push(b"ten");
+        assert_eq!(batch.front(), Some(&b"ten"[..]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::time::Time;
 use crate::code::Code;
 use crate::codec::nothing_in_common;
 use crate::id::{Sid, Side};
-use crate::wire::frame::{Abort, Frame, GoAway, Mode, Reason, kind, read_varints, session_head};
+use crate::wire::frame::{Abort, Frame, GoAway, Mode, Reason, Run, charge, flag, kind, read_varints, session_head};
 use crate::wire::header::Scope;
 use crate::wire::hello::{Hello, MAX_HELLO, PREFACE, Reject, SessionAccept, SessionOpen, VERSION, recognise};
 use crate::wire::{HeadBuf, RawFrame};
@@ -366,10 +366,19 @@ impl Connection {
         if self.state != State::Open {
             return self.greet(now, input);
         }
-        match input.next_frame(self.limits.max_frame)? {
-            None => Ok(None),
-            Some(raw) => self.handle_frame(raw, now),
-        }
+        let (mode, max_frame, credit) = (self.negotiated.mode, self.limits.max_frame, self.allowed - self.received);
+        let mut taken = 0;
+        let cut = input.next_frames(max_frame, |raw, behind| {
+            if raw.kind != kind::DATA || raw.flags != flag::EOM || behind.is_empty() {
+                return 0;
+            }
+            let len;
+            (len, taken) = Run::measure(raw, mode, max_frame, credit.saturating_sub(charge(raw.rest.len())), behind);
+            len
+        })?;
+        let Some((raw, behind)) = cut else { return Ok(None) };
+        self.received += taken;
+        self.handle_frame(raw, behind, now)
     }
 
     fn greet<'i>(&mut self, now: Time, input: &'i mut Input) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
@@ -400,7 +409,7 @@ impl Connection {
                     let Reject { reason, codecs: theirs } = Reject::read(raw.rest)?;
                     Err(ConnectionError::Rejected { reason, ours: self.handshake.codecs.clone(), theirs })
                 }
-                (Side::Initiator, kind::CONN_CLOSE) => self.handle_frame(raw, now),
+                (Side::Initiator, kind::CONN_CLOSE) => self.handle_frame(raw, &[], now),
                 (_, other) => {
                     let text = format!("frame type {other:#04x} before the handshake");
                     Err(ProtocolError::new(Code::PROTOCOL, text).into())
@@ -464,12 +473,18 @@ impl Connection {
         ConnectionEvent::Connected
     }
 
+    /// Handles a frame, and the items `behind` it, whose credit was taken.
     #[inline]
-    fn handle_frame<'i>(&mut self, raw: RawFrame<'i>, now: Time) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
+    fn handle_frame<'i>(
+        &mut self,
+        raw: RawFrame<'i>,
+        behind: &'i [u8],
+        now: Time,
+    ) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
         if raw.scope() == Scope::Connection {
             return self.handle_connection_frame(raw, now);
         }
-        let frame = Frame::read(raw, self.negotiated.mode)?;
+        let frame = Frame::read(raw, self.negotiated.mode)?.with(&raw, behind);
         let charge = frame.charge();
         if charge > self.allowed - self.received {
             return Err(ProtocolError::new(Code::FLOW, "more bytes than the connection's credit allows").into());

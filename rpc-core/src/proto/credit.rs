@@ -189,6 +189,12 @@ impl RecvCredit {
         self.grant.received
     }
 
+    /// What the peer may send yet, as was announced.
+    #[inline]
+    pub const fn left(&self) -> u64 {
+        self.grant.max - self.grant.received
+    }
+
     /// Bytes received and not yet released.
     #[inline]
     pub const fn held(&self) -> u64 {

@@ -97,6 +97,22 @@ impl Input {
     /// A frame that is longer, or too short to have flags. The connection cannot go on: the stream is out of step.
     #[inline]
     pub fn next_frame(&mut self, max_frame: u32) -> Result<Option<RawFrame<'_>>, ProtocolError> {
+        Ok(self.next_frames(max_frame, |_, _| 0)?.map(|(frame, _)| frame))
+    }
+
+    /// The same, with as many of the bytes behind the frame as `behind` wants of those that have arrived.
+    ///
+    /// # Errors
+    /// As [`next_frame`](Self::next_frame).
+    ///
+    /// # Panics
+    /// If it wants more.
+    #[inline]
+    pub fn next_frames(
+        &mut self,
+        max_frame: u32,
+        behind: impl FnOnce(&RawFrame<'_>, &[u8]) -> usize,
+    ) -> Result<Option<(RawFrame<'_>, &[u8])>, ProtocolError> {
         let Some(head) = Head::read(&self.buffer[self.start..self.end]) else {
             return Ok(None);
         };
@@ -111,9 +127,11 @@ impl Input {
         if whole > self.capacity {
             (self.large, self.quiet) = (self.large.saturating_add(1), 0);
         }
-        let frame = &self.buffer[self.start..self.start + whole];
-        self.start += whole;
-        Ok(Some(RawFrame { kind: frame[0], flags: frame[PREFIX], rest: &frame[PREFIX + 1..] }))
+        let (frame, rest) = self.buffer[self.start..self.end].split_at(whole);
+        let frame = RawFrame { kind: frame[0], flags: frame[PREFIX], rest: &frame[PREFIX + 1..] };
+        let more = behind(&frame, rest);
+        self.start += whole + more;
+        Ok(Some((frame, &rest[..more])))
     }
 
     /// Makes the buffer large enough for a frame of `whole` bytes, whose length has been checked.

@@ -16,7 +16,7 @@ use super::growth::Growth;
 use super::schedule::Schedule;
 pub use super::schedule::{Lane, QUANTUM, SessionSlot};
 use crate::wire::HeadBuf;
-use crate::wire::frame::kind;
+use crate::wire::frame::{charge, kind};
 
 /// A batch: once so many bytes wait for the socket, nobody adds more until they are gone. 64 KiB, which is what one
 /// write to a loopback socket takes at once.
@@ -358,11 +358,33 @@ impl Outbox {
         self.send.take(charge);
         self.output.frames += 1;
         let bytes = &mut self.output.bytes;
-        bytes.extend_from_slice(head.finish(body.len()));
+        head.append(body.len(), bytes);
         bytes.extend_from_slice(body);
     }
 
-    /// The same for a piece of a shared message, which is copied only where that is cheaper.
+    /// Appends a frame for each of `bodies` behind the same head, which take `most` of connection credit together at the most,
+    /// until the batch is full. Yields how many it appended, and the credit that they took.
+    pub(super) fn run<'b>(&mut self, mut head: HeadBuf, bodies: impl Iterator<Item = &'b [u8]>, most: u64) -> (usize, u64) {
+        let (mut count, mut taken) = (0, 0);
+        // Up to which length of the bytes the batch is not full.
+        let bulk = if self.has_competition() { BATCH } else { self.bulk };
+        let full = bulk.saturating_sub(self.output.shared_len).min(BATCH);
+        let bytes = &mut self.output.bytes;
+        for body in bodies {
+            let with = taken + charge(body.len());
+            if with > most || bytes.len() >= full {
+                break;
+            }
+            (count, taken) = (count + 1, with);
+            head.append(body.len(), bytes);
+            bytes.extend_from_slice(body);
+        }
+        self.send.take(taken);
+        self.output.frames += count;
+        (count, taken)
+    }
+
+    /// [`frame`](Self::frame) for a piece of a shared message, which is copied only where that is cheaper.
     pub fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
         if body.len() < SHARE {
             return self.frame(head, &body, charge);

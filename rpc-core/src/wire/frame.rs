@@ -1,7 +1,8 @@
 //! Frame types and their bodies (docs/PROTOCOL.md §3, §5, §6, §7 and §9): hand-decoded, never recursive, never allocating
 //! more than the frame's own length.
 
-use super::{DecodeError, HeadBuf, RawFrame, header::Scope, varint};
+use super::header::{Head, PREFIX, Scope};
+use super::{DecodeError, HeadBuf, RawFrame, varint};
 use crate::code::Code;
 use crate::id::{Sid, Xid};
 
@@ -97,6 +98,84 @@ pub struct Frame<'a> {
     pub xid: Xid,
     /// What follows the ids.
     pub body: &'a [u8],
+    /// Further items of the same stream.
+    pub behind: Run<'a>,
+}
+
+/// Frames that came right behind one of DATA and are as it but for their bodies: items of a stream. They count, are charged
+/// and are refused as frames; only their ids are read and looked up once for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Run<'a> {
+    bytes: &'a [u8],
+    /// How long the head of each is.
+    head: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The most frames of a run. What is saved with them is saved then; and a driver that counts frames to know when to write
+    /// counts one for each run.
+    const MOST: usize = 16;
+
+    /// The longest frame in a run, as the header counts it. Copying a longer one costs more than looking it up.
+    const LONGEST: u32 = 4096;
+
+    /// How many bytes of `bytes`, which came behind `frame`, are items as it, and the credit that they take: `credit` at the
+    /// most. What is longer than `max_frame` is none of them, nor is what has not arrived whole.
+    pub fn measure(frame: &RawFrame<'_>, mode: Mode, max_frame: u32, credit: u64, bytes: &[u8]) -> (usize, u64) {
+        let (mut len, mut taken, longest) = (0, 0, max_frame.min(Self::LONGEST));
+        let Some((own, mask, fields)) = Self::tag(frame, mode) else { return (len, taken) };
+        for _ in 0..Self::MOST {
+            // A word more than the prefix: of a frame that is shorter, only its own turn can tell what it is.
+            let next = &bytes[len..];
+            let Some((head, word)) = Head::read(next).zip(next[PREFIX.min(next.len())..].first_chunk()) else { break };
+            let word = u64::from_le_bytes(*word);
+            let whole = PREFIX + head.len as usize;
+            let is_like = head.kind == frame.kind && word & mask == own && head.len <= longest && head.len as usize >= fields;
+            if !is_like || whole > bytes.len() - len {
+                break;
+            }
+            let with = taken + charge(head.len as usize - fields);
+            if with > credit {
+                break;
+            }
+            (len, taken) = (len + whole, with);
+        }
+        (len, taken)
+    }
+
+    /// Flags and ids of `frame` as the low bytes of a word, the mask of these bytes, and how many they are; `None`: its ids are
+    /// longer than that, or cut off.
+    #[inline]
+    fn tag(frame: &RawFrame<'_>, mode: Mode) -> Option<(u64, u64, usize)> {
+        let mut ids = varint::width(*frame.rest.first()?);
+        if mode == Mode::Multi {
+            ids += varint::width(*frame.rest.get(ids)?);
+        }
+        let mut own = [0; 8];
+        own[0] = frame.flags;
+        own.get_mut(1..=ids)?.copy_from_slice(frame.rest.get(..ids)?);
+        Some((u64::from_le_bytes(own), u64::MAX >> (56 - 8 * ids), 1 + ids))
+    }
+
+    /// What [`measure`](Self::measure) found behind `frame`, whose body has `body` bytes.
+    #[inline]
+    fn new(frame: &RawFrame<'_>, body: usize, bytes: &'a [u8]) -> Self {
+        Self { bytes, head: PREFIX + 1 + frame.rest.len() - body }
+    }
+
+    /// Whether there are no frames.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The first body, and the run behind it.
+    #[inline]
+    pub fn split_first(self) -> Option<(&'a [u8], Self)> {
+        let head = Head::read(self.bytes)?;
+        let (frame, bytes) = self.bytes.split_at_checked(PREFIX + head.len as usize)?;
+        Some((frame.get(self.head..)?, Self { bytes, ..self }))
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -110,7 +189,15 @@ impl<'a> Frame<'a> {
         let scope = raw.scope();
         let sid = if mode == Mode::Multi && scope != Scope::Connection { varint::read(&mut body, "the session id")? } else { 0 };
         let xid = if scope == Scope::Exchange { varint::read(&mut body, "the exchange id")? } else { 0 };
-        Ok(Self { kind: raw.kind, flags: raw.flags, sid: Sid(sid), xid: Xid(xid), body })
+        Ok(Self { kind: raw.kind, flags: raw.flags, sid: Sid(sid), xid: Xid(xid), body, behind: Run::default() })
+    }
+
+    /// The frame with what [`Run::measure`] found behind it.
+    #[inline]
+    #[must_use]
+    pub fn with(mut self, raw: &RawFrame<'_>, behind: &'a [u8]) -> Self {
+        self.behind = Run::new(raw, self.body.len(), behind);
+        self
     }
 
     /// Whether all bits of `flags` are set.
@@ -444,7 +531,7 @@ mod tests {
 
     #[test]
     fn an_empty_frame_still_takes_credit() {
-        let frame = Frame { kind: kind::DATA, flags: 0, sid: Sid(0), xid: Xid(0), body: &[] };
+        let frame = Frame { kind: kind::DATA, flags: 0, sid: Sid(0), xid: Xid(0), body: &[], behind: Run::default() };
         assert_eq!(frame.charge(), MIN_CHARGE);
         assert_eq!(Frame { body: &[0; 17], ..frame }.charge(), 17);
         assert_eq!(Frame { kind: kind::RESET, body: &[0; 17], ..frame }.charge(), 0);
@@ -452,7 +539,8 @@ mod tests {
 
     #[test]
     fn a_field_that_was_not_agreed_upon_is_refused() {
-        let frame = Frame { kind: kind::OPEN, flags: flag::EXT | flag::EOM, sid: Sid(0), xid: Xid(0), body: &[7, 0b100, 1] };
+        let (kind, flags, behind) = (kind::OPEN, flag::EXT | flag::EOM, Run::default());
+        let frame = Frame { kind, flags, sid: Sid(0), xid: Xid(0), body: &[7, 0b100, 1], behind };
         assert!(matches!(Open::read(&frame), Err(DecodeError::Range { value: 4, .. })));
         for (urgency, ok) in [(7, true), (8, false), (63, false)] {
             let frame = Frame { body: &[7, 0b10, urgency], ..frame };
@@ -468,7 +556,85 @@ mod tests {
         assert_eq!(read.text, "ü".repeat(MAX_REASON / 2));
     }
 
+    /// Frames as they stand in a buffer, the last cut off `cut` bytes before its end.
+    fn buffer(frames: &[(u8, u8, u64, usize)], sid: Option<Sid>, cut: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, flags, xid, body) in frames {
+            exchange_head(*kind, *flags, sid, Xid(*xid)).append(*body, &mut bytes);
+            bytes.extend(std::iter::repeat_n(*body as u8, *body));
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        bytes
+    }
+
+    fn raw(bytes: &[u8]) -> (RawFrame<'_>, &[u8]) {
+        let (frame, behind) = bytes.split_at(PREFIX + Head::read(bytes).unwrap().len as usize);
+        (RawFrame { kind: frame[0], flags: frame[PREFIX], rest: &frame[PREFIX + 1..] }, behind)
+    }
+
+    #[test]
+    fn a_run_ends_at_its_length_its_credit_and_the_longest_frame() {
+        let items = |count, body| buffer(&vec![(kind::DATA, flag::EOM, 6, body); count], None, 0);
+        let measure = |bytes: &[u8], max_frame, credit| {
+            let (frame, behind) = raw(bytes);
+            Run::measure(&frame, Mode::Single, max_frame, credit, behind)
+        };
+        assert_eq!(measure(&items(1 + Run::MOST, 20), 99, 9999), (26 * Run::MOST, 20 * Run::MOST as u64));
+        assert_eq!(measure(&items(2 + Run::MOST, 20), 99, 9999), (26 * Run::MOST, 20 * Run::MOST as u64));
+        assert_eq!(measure(&items(9, 20), 99, 60), (26 * 3, 60));
+        assert_eq!(measure(&items(9, 20), 99, 59), (26 * 2, 40));
+        assert_eq!(measure(&items(9, 7), 99, 32), (13 * 2, 32), "short ones take 16");
+        assert_eq!(measure(&items(9, 20), 22, 9999).0, 26 * 8);
+        assert_eq!(measure(&items(9, 20), 21, 9999).0, 0);
+        let longest = Run::LONGEST as usize - 2;
+        assert_eq!(measure(&items(3, longest), u32::MAX, 9999).0, 2 * (longest + 6));
+        assert_eq!(measure(&items(3, longest + 1), u32::MAX, 9999).0, 0);
+    }
+
     proptest! {
+        /// A run holds what cutting by frames would find there, and ends where something else begins.
+        #[test]
+        fn a_run_is_the_frames_behind_that_are_alike(
+            first in prop_oneof![0u64..64, 0u64..=varint::MAX],
+            frames in proptest::collection::vec((0u8..40, 0usize..40), 1..40),
+            sid in proptest::option::of(prop_oneof![0u64..64, 0u64..=varint::MAX]),
+            cut in 0usize..20,
+        ) {
+            let (sid, mode) = (sid.map(Sid), if sid.is_some() { Mode::Multi } else { Mode::Single });
+            let of = |(what, body): (u8, usize)| match what {
+                0 => (kind::DATA, flag::EOM | flag::END, first, body),
+                1 => (kind::DATA, flag::EOM, first ^ 1, body),
+                2 => (kind::RESET, flag::EOM, first, body),
+                _ => (kind::DATA, flag::EOM, first, body),
+            };
+            let mut all = vec![(kind::DATA, flag::EOM, first, 30)];
+            all.extend(frames.iter().copied().map(of));
+            let bytes = buffer(&all, sid, cut);
+            prop_assume!(bytes.len() >= buffer(&all[..1], sid, 0).len());
+            let (frame, behind) = raw(&bytes);
+            let (len, taken) = Run::measure(&frame, mode, u32::MAX, u64::MAX, behind);
+            let read = Frame::read(frame, mode).unwrap().with(&frame, &behind[..len]);
+            let (mut run, mut count, mut charged) = (read.behind, 0, 0);
+            while let Some((body, rest)) = run.split_first() {
+                count += 1;
+                charged += charge(body.len());
+                prop_assert_eq!(body, &vec![all[count].3 as u8; all[count].3]);
+                prop_assert_eq!(all[count].0, kind::DATA);
+                prop_assert_eq!((all[count].1, all[count].2), (flag::EOM, first));
+                run = rest;
+            }
+            prop_assert_eq!(run.bytes.len(), 0);
+            prop_assert_eq!(charged, taken);
+            // Nothing is left out but behind what is no item, and where the bytes or the word of ids end.
+            let next = all.get(count + 1).filter(|next| (next.0, next.1, next.2) == (kind::DATA, flag::EOM, first));
+            let left = behind.len() - len;
+            let ids = read.behind.head - PREFIX;
+            if let Some(next) = next {
+                let is_end = count == Run::MOST || left < read.behind.head + next.3 || left < PREFIX + 8 || ids > 8;
+                prop_assert!(is_end, "{left} bytes are left, {next:?}");
+            }
+        }
+
         #[test]
         fn an_open_reads_back(method in 0..=varint::MAX, timeout_ms in proptest::option::of(0..=varint::MAX),
                               total in proptest::option::of(0..=varint::MAX), sid in proptest::option::of(0..=varint::MAX),

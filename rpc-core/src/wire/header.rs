@@ -96,6 +96,9 @@ impl HeadBuf {
     /// 5 fixed bytes, two ids of up to 8, and up to 43 of type-specific fields.
     const CAPACITY: usize = 64;
 
+    /// Nearly every head is at most so long.
+    const SHORT: usize = 16;
+
     /// Starts a frame of type `kind` (S and I bits included).
     #[inline]
     pub const fn new(kind: u8, flags: u8) -> Self {
@@ -153,6 +156,21 @@ impl HeadBuf {
         self.bytes[1..PREFIX].copy_from_slice(&(len as u32).to_le_bytes()[..3]);
         &self.bytes[..self.len]
     }
+
+    /// [`finish`](Self::finish), with the head appended to `out`.
+    ///
+    /// # Panics
+    /// As `finish`.
+    #[inline]
+    pub fn append(&mut self, body: usize, out: &mut Vec<u8>) {
+        if self.finish(body).len() > Self::SHORT {
+            return out.extend_from_slice(&self.bytes[..self.len]);
+        }
+        // Of a length that the compiler knows it is a store or two; of any other a call, which costs more than the bytes.
+        let end = out.len() + self.len;
+        out.extend_from_slice(&self.bytes[..Self::SHORT]);
+        out.truncate(end);
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +212,9 @@ mod tests {
                 head.varint(*id);
             }
             let bytes = head.finish(body).to_vec();
+            let mut appended = vec![1, 2, 3];
+            head.append(body, &mut appended);
+            prop_assert_eq!(&appended[3..], &bytes);
             let read = Head::read(&bytes).unwrap();
             prop_assert_eq!(read.kind, kind);
             prop_assert_eq!(read.len as usize, bytes.len() - PREFIX + body);

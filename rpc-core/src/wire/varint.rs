@@ -20,6 +20,12 @@ pub const fn len(value: u64) -> usize {
     }
 }
 
+/// How many bytes a value takes that begins with `first`.
+#[inline]
+pub const fn width(first: u8) -> usize {
+    1 << (first >> 6)
+}
+
 /// Writes `value` to the front of `out` and returns how many bytes it took.
 ///
 /// # Panics

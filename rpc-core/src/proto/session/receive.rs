@@ -13,7 +13,9 @@ use crate::proto::credit::{Overrun, RecvCredit};
 use crate::proto::error::{Origin, ProtocolError};
 use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, NOT_ASKED, Partial, Rx, Tx, TxState};
 use crate::proto::time::Time;
-use crate::wire::frame::{Abort, Beside, Frame, MIN_CHARGE, Open, Reason, Reset, flag, kind, read_cancel, read_varints};
+use crate::wire::frame::{
+    Abort, Beside, Frame, MIN_CHARGE, Open, Reason, Reset, Run, charge, flag, kind, read_cancel, read_varints,
+};
 use crate::wire::{DecodeError, RawFrame, varint};
 
 /// A rule that a frame broke, where the exchange contains it.
@@ -63,7 +65,7 @@ impl<U> Session<U> {
             }
             kind::DATA => {
                 self.charge(frame)?;
-                self.handle_data(frame, now)
+                if frame.behind.is_empty() { self.handle_data(frame, now) } else { self.handle_run(frame, now) }
             }
             kind::RESET => self.handle_reset(frame, now),
             kind::CANCEL => self.handle_cancel(frame, now),
@@ -299,6 +301,62 @@ impl<U> Session<U> {
                 Ok(Some(if handler { SessionEvent::Cancelled(key) } else { SessionEvent::Readable(key) }))
             }
         }
+    }
+
+    /// An item and those behind it. What their exchange takes of these without more ado is taken at one look; the others, if
+    /// there are any, are frames as all are.
+    fn handle_run(&mut self, first: &Frame<'_>, now: Time) -> Result<Option<SessionEvent>, ProtocolError> {
+        let mut event = self.handle_data(first, now)?;
+        let mut run = first.behind;
+        if let Some(key) = self.take_run(first.xid, &mut run) {
+            event = event.or(Some(SessionEvent::Readable(key)));
+        }
+        while let Some((body, behind)) = run.split_first() {
+            run = behind;
+            self.rx_count += 1;
+            let frame = Frame { body, behind: Run::default(), ..*first };
+            self.charge(&frame)?;
+            event = match (event, self.handle_data(&frame, now)?) {
+                (Some(SessionEvent::Opened { key, .. }), Some(SessionEvent::Cancelled(_))) => {
+                    // Refused before its handler was started: there will be none.
+                    self.handler_done(key);
+                    None
+                }
+                (Some(opened @ SessionEvent::Opened { .. }), _) => Some(opened),
+                (event, later) => later.or(event),
+            };
+        }
+        Ok(event)
+    }
+
+    /// Takes items from the front of `run`, as long as nothing is to be said against them. Yields their exchange, if it took
+    /// any.
+    fn take_run(&mut self, xid: Xid, run: &mut Run<'_>) -> Option<ExchangeKey> {
+        let key = self.lookup(xid)?;
+        let Exchange { rx, streams, .. } = self.exchanges.get_mut(key)?;
+        if rx.done || rx.discard || rx.kind != AnswerKind::Many || rx.partial.is_some() {
+            return None;
+        }
+        let incoming = &mut streams.get_or_insert_default().incoming;
+        let room = rx.credit.left().min(self.recv.left());
+        let (mut count, mut taken) = (0, 0);
+        while let Some((body, behind)) = run.split_first() {
+            let with = taken + charge(body.len());
+            if with > room || body.len() as u64 > self.config.windows.message {
+                break;
+            }
+            incoming.push(body);
+            (count, taken) = (count + 1, with);
+            *run = behind;
+        }
+        // There is room for it, as was seen.
+        let _ = (rx.credit.receive(taken), self.recv.receive(taken));
+        if self.recv.is_low() {
+            self.control_due |= self.recv.is_due();
+        }
+        rx.held.add(Held { stream: taken, shared: taken });
+        self.rx_count += count;
+        (count > 0).then_some(key)
     }
 
     /// END, if the frame has it.

@@ -9,8 +9,9 @@ use super::{Extras, Link, OpenCommand, Session, Wait};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Xid};
 use crate::metadata::Metadata;
+use crate::proto::batch::Batch;
 use crate::proto::error::{ExchangeFault, Origin};
-use crate::proto::exchange::{AnswerKind, Body, Exchange, NOT_ASKED, OpenFields, TxState};
+use crate::proto::exchange::{AnswerKind, Body, Exchange, NOT_ASKED, OpenFields, Tx, TxState};
 use crate::proto::outbox::{Lane, Outbox, QUANTUM};
 use crate::wire::HeadBuf;
 use crate::wire::frame::{
@@ -541,6 +542,12 @@ impl Writer<'_> {
         }
         loop {
             let Exchange { tx, streams, .. } = exchange;
+            if let Some(streams) = streams
+                && tx.written == 0
+                && (tx.body.is_none() || tx.body_is_error)
+            {
+                self.items(tx, &mut streams.outgoing, xid, start);
+            }
             let (front, waiting) =
                 streams.as_ref().map_or((None, 0), |streams| (streams.outgoing.front(), streams.outgoing.len()));
             // Arguments that are half written come before items; an answer's error comes behind them.
@@ -605,6 +612,25 @@ impl Writer<'_> {
                 return Turn::Drained;
             }
         }
+    }
+
+    /// Writes whole items, as many as the turn and every credit have room for: what [`rest`](Self::rest) would do one by one,
+    /// for a fraction of it. The one that the turn ends with, for whatever reason, is left to that.
+    fn items(&mut self, tx: &mut Tx, outgoing: &mut Batch, xid: Xid, start: u64) {
+        // END may go with the last.
+        let most = outgoing.len() - usize::from(tx.state == TxState::Ending && !outgoing.is_empty());
+        if most == 0 {
+            return;
+        }
+        let session = self.session.available().saturating_sub(self.reserve);
+        let credit = tx.credit.available().min(session).min(self.out.credit());
+        let room = credit.min((self.limit as u64).saturating_sub(tx.credit.used() - start));
+        let head = exchange_head(kind::DATA, flag::EOM, self.sid, xid);
+        let (count, taken) = self.out.run(head, outgoing.iter().take(most), room);
+        outgoing.pop_many(count);
+        tx.credit.take(taken);
+        self.session.take(taken);
+        *self.count += count as u64;
     }
 
     /// END by itself: the last item was written before it was known to be the last.

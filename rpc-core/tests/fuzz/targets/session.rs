@@ -11,7 +11,7 @@ use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{
     Answer, AnswerKind, Batch, Extras, Input, Items, Limits, Link, OpenCommand, Outbox, Session, SessionEvent, Time,
 };
-use rpc_core::wire::frame::{Beside, Frame, Mode, Open, Reason, Reset, flag, kind};
+use rpc_core::wire::frame::{Beside, Frame, Mode, Open, Reason, Reset, Run, flag, kind};
 use rpc_core::wire::header::PREFIX;
 use rpc_core::wire::hello::Windows;
 use rpc_core::wire::{HeadBuf, varint};
@@ -148,7 +148,7 @@ impl Bench {
             body.resize(body.len() + 16 * choices.one_of(0..=40) as usize, 7);
         }
         let bytes = [head.finish(body.len()), &body].concat();
-        let frame = Frame { kind, flags, sid: Sid(0), xid: Xid(xid), body: &bytes[PREFIX + 1..] };
+        let frame = Frame { kind, flags, sid: Sid(0), xid: Xid(xid), body: &bytes[PREFIX + 1..], behind: Run::default() };
         self.receive(&frame)
     }
 
