@@ -15,6 +15,7 @@ use super::credit::{Grant, SendCredit};
 use super::growth::Growth;
 use super::schedule::Schedule;
 pub use super::schedule::{Lane, QUANTUM, SessionSlot};
+use crate::pool;
 use crate::wire::HeadBuf;
 use crate::wire::frame::{charge, kind};
 
@@ -113,9 +114,18 @@ impl Output {
         if self.bytes.capacity() > 4 * BATCH {
             self.bytes = Vec::new();
         }
-        self.shared.clear();
+        self.shared.drain(..).for_each(|(_, piece)| recycle(piece));
         self.shared_len = 0;
         self.frames = 0;
+    }
+}
+
+/// A piece was written. The last one of a message leaves its memory for the next large one.
+fn recycle(piece: Bytes) {
+    if let Ok(mut message) = piece.try_into_mut() {
+        // Without its bytes, which would be moved to the front.
+        message.clear();
+        pool::give(message.into());
     }
 }
 
@@ -434,6 +444,26 @@ mod tests {
         let mut all = Vec::new();
         output.slices(from, usize::MAX, |slice| all.extend_from_slice(slice));
         all
+    }
+
+    #[test]
+    fn the_memory_of_a_message_comes_back_when_its_last_piece_is_written() {
+        let message = vec![7; 256 * 1024];
+        let (place, len) = (message.as_ptr(), message.len());
+        let message = Bytes::from(message);
+        let mut out = opened();
+        let mut output = Output::default();
+        out.frame_shared(HeadBuf::new(0xA1, 0), message.slice(..len / 2), len as u64 / 2);
+        out.swap(&mut output);
+        output.clear();
+        let another = pool::large(len);
+        assert_ne!(another.as_ptr(), place, "the rest of it is still to be written");
+        out.frame_shared(HeadBuf::new(0xA1, 0), message.slice(len / 2..), len as u64 / 2);
+        drop(message);
+        out.swap(&mut output);
+        output.clear();
+        let back = pool::large(len);
+        assert_eq!(back.as_ptr(), place);
     }
 
     /// F5: whatever waits, a control frame is in the very next batch, and at its front.

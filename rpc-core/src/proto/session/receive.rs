@@ -18,6 +18,10 @@ use crate::wire::frame::{
 };
 use crate::wire::{DecodeError, RawFrame, varint};
 
+/// What is reserved for a message that has begun: so many times what has come of it at the most. So announcing 4 MiB costs
+/// nobody 4 MiB, and one or two pieces of the usual length are enough for that.
+const AHEAD: usize = 16;
+
 /// A rule that a frame broke, where the exchange contains it.
 struct Refused(Reason);
 
@@ -434,6 +438,7 @@ impl<U> Session<U> {
         let Some(remaining) = remaining else {
             return Err(Refused(Reason::new(Code::PROTOCOL, "the first piece is not shorter than its message")));
         };
+        let comes_in = self.admission.is_empty() && lets_in(self.admitted, total, self.config.reassembly);
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
         let rx = &mut exchange.rx;
         let fits = rx.credit.received() + remaining + MIN_CHARGE <= rx.credit.max();
@@ -443,7 +448,9 @@ impl<U> Session<U> {
         if admission == Admission::Waiting && rx.credit.held() - frame.charge() > rx.credit.window() {
             return Err(overrun());
         }
-        let partial = Partial { bytes: bytes.to_vec(), total: total as usize, is_error, charged: frame.charge(), admission };
+        let total = total as usize;
+        let place = place(bytes, total, fits || comes_in);
+        let partial = Partial { bytes: place, total, is_error, charged: frame.charge(), admission };
         rx.partial = Some(Box::new(partial));
         self.release_shared(frame.charge());
         if admission == Admission::Waiting {
@@ -463,8 +470,10 @@ impl<U> Session<U> {
         if partial.bytes.len() + frame.body.len() > partial.total || complete != eom || (end && !eom) || frame.body.is_empty() {
             return Err(Refused(Reason::new(Code::PROTOCOL, "the pieces of a message do not add up to its length")));
         }
-        if partial.bytes.capacity() < partial.total && partial.admission != Admission::Waiting {
-            // Admitted, and more than its first piece has arrived: the rest of its memory is worth reserving at once.
+        let arrived = partial.bytes.len() + frame.body.len();
+        if partial.bytes.capacity() < partial.total && partial.admission != Admission::Waiting && is_ample(arrived, partial.total)
+        {
+            // Admitted, and enough of it has arrived: the rest of its memory is worth reserving at once.
             partial.bytes.reserve_exact(partial.total - partial.bytes.len());
         }
         partial.bytes.extend_from_slice(frame.body);
@@ -513,7 +522,7 @@ impl<U> Session<U> {
                 continue;
             };
             let total = partial.total as u64;
-            if self.admitted > 0 && self.admitted + total > self.config.reassembly {
+            if !lets_in(self.admitted, total, self.config.reassembly) {
                 return;
             }
             self.admission.pop_front();
@@ -676,6 +685,24 @@ fn exchange_discards<U>(exchange: Option<&mut Exchange<U>>) {
     }
 }
 
+/// Whether so much of a message has come that all of its memory is worth reserving.
+fn is_ample(arrived: usize, total: usize) -> bool {
+    arrived.saturating_mul(AHEAD) >= total
+}
+
+/// Where a message of `total` bytes comes together: the whole place at once where it may come in and its first piece is
+/// ample, so that it is not moved later.
+fn place(first: &[u8], total: usize, comes_in: bool) -> Vec<u8> {
+    let mut place = if comes_in && is_ample(first.len(), total) { pool::large(total) } else { Vec::new() };
+    place.extend_from_slice(first);
+    place
+}
+
+/// Whether the next message in the queue may come in beside those that were `admitted`; where there is none, however long.
+fn lets_in(admitted: u64, total: u64, budget: u64) -> bool {
+    admitted == 0 || admitted + total <= budget
+}
+
 fn one_message() -> Refused {
     Refused(Reason::new(Code::PROTOCOL, "one message is the answer, and END comes with it"))
 }
@@ -686,4 +713,23 @@ fn overrun() -> Refused {
 
 fn too_large(size: u64, limit: u64) -> Refused {
     Refused(Reason::new(Code::TOO_LARGE, format!("a message of {size} bytes, where {limit} are the most")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_reserved_for_what_begins_with_an_ample_piece_and_may_come_in() {
+        const TOTAL: usize = 4 << 20;
+        let first = vec![7; TOTAL / AHEAD];
+        for (len, comes_in, reserved) in
+            [(TOTAL / AHEAD, true, true), (TOTAL / AHEAD - 1, true, false), (TOTAL / AHEAD, false, false), (1, true, false)]
+        {
+            let place = place(&first[..len], TOTAL, comes_in);
+            assert_eq!(place, first[..len]);
+            assert_eq!(place.capacity() >= TOTAL, reserved, "{len}, {comes_in}");
+            assert!(reserved || place.capacity() <= len.max(8), "{} bytes for {len}", place.capacity());
+        }
+    }
 }
