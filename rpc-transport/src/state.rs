@@ -235,6 +235,15 @@ pub(crate) enum Task {
     Sender(AbortOnDrop),
 }
 
+/// An exchange that is over has nobody wait for it.
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
 /// A task that is aborted when it is let go of.
 pub(crate) struct AbortOnDrop(pub(crate) AbortHandle);
 
@@ -294,6 +303,9 @@ impl Slot {
         let more = self.more.get_or_insert_default();
         more.abandoned = true;
         more.watchers = Watchers::default();
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         match &more.task {
             Some(Task::Handler(task) | Task::OneWay(task) | Task::Sender(AbortOnDrop(task))) => task.abort(),
             None => {}
@@ -468,7 +480,8 @@ impl SessionCore {
     /// Brings what is due into the outbox. The caller fires the wakers once it has let go of the lock.
     #[inline]
     pub(crate) fn flush(&mut self) -> Option<Wake> {
-        if self.proto.needs_flush() || (self.proto.is_closing() && !self.forgotten) { self.flush_now() } else { None }
+        let closes = self.proto.is_closing() && !self.forgotten;
+        if self.proto.needs_flush() || self.proto.has_drained() || closes { self.flush_now() } else { None }
     }
 
     fn flush_now(&mut self) -> Option<Wake> {
@@ -498,9 +511,14 @@ impl SessionCore {
         }
     }
 
-    /// Collects those who waited for a queue that has drained.
+    /// Collects those who waited for a queue that has drained, or for input that nobody can read any more.
     #[inline]
     pub(crate) fn drained(&mut self, wakers: &mut Vec<Waker>) {
+        while let Some(key) = self.proto.next_unread() {
+            if let Some(slot) = self.proto.user(key) {
+                wakers.extend(slot.reader.take());
+            }
+        }
         while let Some(key) = self.proto.next_drained() {
             if let Some(slot) = self.proto.user(key) {
                 wakers.extend(slot.take_sender());

@@ -118,3 +118,69 @@ fn a_direct_call_through_the_trait_is_guarded_and_timed_like_any_other() {
         check(&rpc::connect::<OddClient>(server.endpoint()).await.unwrap()).await;
     });
 }
+
+/// Hands its input to a task of its own, which tells when it has come to an end of it.
+#[rpc::service]
+trait Handover {
+    /// Answers at once.
+    async fn leave(&self, items: Streaming<u32>) -> rpc::Result<()>;
+    /// Never answers.
+    async fn stay(&self, items: Streaming<u32>) -> rpc::Result<()>;
+}
+
+struct Hands(tokio::sync::mpsc::UnboundedSender<bool>);
+
+impl Hands {
+    fn take(&self, mut items: Streaming<u32>) {
+        let ends = self.0.clone();
+        tokio::spawn(async move {
+            let mut last = None;
+            while let Some(item) = items.next().await {
+                last = Some(item);
+            }
+            // The end of a call is no orderly end of its input.
+            let _ = ends.send(matches!(last, Some(Err(_))));
+        });
+    }
+}
+
+impl Handover for Hands {
+    async fn leave(&self, items: Streaming<u32>) -> rpc::Result<()> {
+        self.take(items);
+        Ok(())
+    }
+
+    async fn stay(&self, items: Streaming<u32>) -> rpc::Result<()> {
+        self.take(items);
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_task_that_reads_the_input_of_a_call_hears_of_the_calls_end() {
+    run(async {
+        let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let server = Server::builder().service(HandoverServer::new(Hands(ends))).listen("tcp://127.0.0.1:0").await.unwrap();
+        let connection = Connection::open(server.endpoint()).await.unwrap();
+        let hands: HandoverClient = connection.session().open().await.unwrap();
+        let input = || stream::iter([1]).chain(stream::pending());
+
+        hands.leave(input()).await.unwrap();
+        assert_eq!(soon("the call was answered", ended.recv()).await, Some(true));
+
+        let call = tokio::spawn(hands.stay(input()));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        call.abort();
+        assert_eq!(soon("the call was dropped", ended.recv()).await, Some(true));
+
+        let call = hands.stay(input()).timeout(Duration::from_millis(50)).await;
+        assert_eq!(call.unwrap_err().fault().map(Fault::kind), Some(FaultKind::Deadline));
+        assert_eq!(soon("the deadline has passed", ended.recv()).await, Some(true));
+
+        let call = tokio::spawn(hands.stay(input()));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        drop((connection, hands));
+        call.abort();
+        assert_eq!(soon("the connection has ended", ended.recv()).await, Some(true));
+    });
+}

@@ -35,7 +35,7 @@ use crate::metadata::Metadata;
 use crate::proto::batch::Batch;
 use crate::proto::config::SessionConfig;
 use crate::proto::credit::{RecvCredit, SendCredit};
-use crate::proto::error::{ExchangeFault, ProtocolError};
+use crate::proto::error::{ExchangeFault, Origin, ProtocolError};
 use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, OpenFields};
 use crate::proto::outbox::{QUANTUM, SessionSlot};
 use crate::proto::patience::{Patience, Toll};
@@ -195,6 +195,8 @@ pub struct Session<U> {
     announces: Vec<ExchangeKey>,
     /// Exchanges whose queue drained while somebody waited for it.
     drained: Vec<ExchangeKey>,
+    /// Calls of the peer that end before their input was read: somebody may wait for it.
+    unread: Vec<ExchangeKey>,
     unstamped: Vec<ExchangeKey>,
     next_deadline: Option<Time>,
 
@@ -253,6 +255,7 @@ impl<U> Session<U> {
             stops: Vec::new(),
             announces: Vec::new(),
             drained: Vec::new(),
+            unread: Vec::new(),
             unstamped: Vec::new(),
             next_deadline: None,
             send: SendCredit::new(0),
@@ -328,7 +331,7 @@ impl<U> Session<U> {
     /// Places taken in the queues of the session, for checks: no more than three for each exchange that is live, and a few.
     pub fn queued(&self) -> usize {
         let queues = [&self.waiting, &self.parked, &self.admission].map(VecDeque::len);
-        let lists = [&self.stops, &self.announces, &self.drained, &self.unstamped].map(Vec::len);
+        let lists = [&self.stops, &self.announces, &self.drained, &self.unread, &self.unstamped].map(Vec::len);
         self.ring.len() + queues.iter().chain(&lists).sum::<usize>()
     }
 
@@ -411,6 +414,11 @@ impl<U> Session<U> {
     fn abandon_rx(&mut self, key: ExchangeKey, code: Code) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let untaken = exchange.has_untaken();
+        if untaken && exchange.opener == Side::Acceptor {
+            // A task that the handler left behind may read on: what it reads has not come to an orderly end.
+            exchange.rx.fail(Reason::new(Code::CANCELLED, "the call whose input this is has ended"), Origin::Local, true);
+            self.unread.push(key);
+        }
         let rx = &mut exchange.rx;
         let mut freed = std::mem::take(&mut rx.held);
         rx.message = None;
@@ -562,10 +570,15 @@ impl<U> Session<U> {
         }
     }
 
-    /// Whether [`next_drained`](Self::next_drained) has one.
+    /// Whether [`next_drained`](Self::next_drained) or [`next_unread`](Self::next_unread) has one.
     #[inline]
     pub fn has_drained(&self) -> bool {
-        !self.drained.is_empty()
+        !self.drained.is_empty() || !self.unread.is_empty()
+    }
+
+    /// The next exchange whose input nobody can read any more, so that who waits for it is to be told.
+    pub fn next_unread(&mut self) -> Option<ExchangeKey> {
+        self.unread.pop()
     }
 
     /// The next exchange whose queue drained since [`poll_send`](Self::poll_send) refused it.
