@@ -115,7 +115,7 @@ mod tests {
         let kept = || LARGE.with(|large| large.borrow().iter().map(Vec::capacity).collect::<Vec<_>>());
         give(vec![0; LARGE_FROM - 1]);
         give(vec![0; KEPT_LARGE + 1]);
-        assert_eq!(kept(), []);
+        assert_eq!(kept(), Vec::<usize>::new());
         (0..100).for_each(|_| give(vec![0; LARGE_FROM]));
         assert!(kept().iter().sum::<usize>() <= KEPT_LARGE);
         give(vec![0; KEPT_LARGE]);
