@@ -394,7 +394,7 @@ impl Outbox {
         (count, taken)
     }
 
-    /// [`frame`](Self::frame) for a piece of a shared message, which is copied only where that is cheaper.
+    /// Appends a frame of a piece of a shared message, which is copied only where that is cheaper.
     pub fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
         if body.len() < SHARE {
             return self.frame(head, &body, charge);
