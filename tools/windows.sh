@@ -109,6 +109,14 @@ fi
 # All of it must compile, tests and examples too; what is run is told above.
 cargo check --target $target -j "$jobs" --workspace --all-targets
 cargo test --target $target -j "$jobs" -p rpc-transport --lib
-cargo test --target $target -j "$jobs" -p rpc --lib --test it --test hygiene
+cargo test --target $target -j "$jobs" -p rpc --lib --test hygiene
+# Wine's own delays show in the largest of them: what fails is run once more by itself, and must pass then.
+log=$cache/it.log
+if ! cargo test --target $target -j "$jobs" -p rpc --test it 2>&1 | tee "$log"; then
+  mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED\r\{0,1\}$/\1/p' "$log")
+  if ((${#failed[@]} == 0 || ${#failed[@]} > 5)); then exit 1; fi
+  printf 'once more: %s\n' "${failed[@]}"
+  cargo test --target $target -j "$jobs" -p rpc --test it -- --exact "${failed[@]}"
+fi
 cargo test --target $target -j "$jobs" -p rpc-core --lib --test connection_rules --test session_rules --test session_ends \
   --test protocol_examples
