@@ -214,18 +214,24 @@ fn shown(default: &str) -> String {
 fn answers_that_wait_up_to_the_limit_are_borne_and_one_byte_more_is_noticed() {
     for (size, crowded) in [(99_999, false), (100_000, false), (100_001, true)] {
         // A peer that gives no more than its windows, which are full with the first piece.
-        let mut bench = Bench::new(Side::Acceptor, Limits::default().stream_window(512).session_window(512));
+        let mut bench = Bench::new(Side::Acceptor, Limits::default().stream_window(512).session_window(512).unsent(100_000));
         let first = key_of(bench.open(0, WHOLE, &[0; 16]));
         bench.session.answer_now(first, vec![1; 512].into(), false, &mut bench.out);
         bench.written();
-        assert!(!bench.session.look_for_unsent(0), "what is written does not wait");
-        for (n, part) in [40_000, size - 40_000].into_iter().enumerate() {
-            let key = key_of(bench.open(2 + 2 * n as u64, WHOLE, &[0; 16]));
+        assert!(!bench.session.is_crowded(), "what is written does not wait");
+        let keys = [(2, 40_000), (4, size - 40_000)].map(|(xid, part)| {
+            let key = key_of(bench.open(xid, WHOLE, &[0; 16]));
             bench.session.answer_now(key, vec![1; part].into(), false, &mut bench.out);
-        }
-        bench.written();
-        assert_eq!(bench.session.look_for_unsent(100_000), crowded, "{size}");
-        assert_eq!(bench.session.is_crowded(), crowded);
+            key
+        });
+        assert_eq!(bench.session.is_crowded(), crowded, "{size}");
+        // Where less may wait, so it is at once; and when it does not any more, that is seen.
+        bench.session.bound_unsent(50_000);
+        assert!(bench.session.is_crowded());
+        bench.session.reset(keys[0], Reason::new(Code::INTERNAL, ""));
+        assert!(bench.session.is_crowded());
+        bench.session.reset(keys[1], Reason::new(Code::INTERNAL, ""));
+        assert!(!bench.session.is_crowded());
     }
 }
 

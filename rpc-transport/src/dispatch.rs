@@ -151,7 +151,7 @@ impl Offered {
     #[inline]
     fn method(
         &self,
-        session: &Session<Slot>,
+        session: &mut Session<Slot>,
         method: u32,
         more: bool,
         one_way: bool,

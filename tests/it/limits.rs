@@ -271,20 +271,20 @@ fn who_takes_no_answers_is_given_no_more_and_is_served_again_when_he_does() {
         let neighbour: LabClient = connection.session().open().await.unwrap();
         let mut raw = Raw::client(server.endpoint()).await;
         raw.session(0).await;
-        // Twice the limit, and then one call at a time until it was looked at.
+        // Twice the limit, at once and then one by one.
         let call = |n: u64| open(0, 2 * n, method("zeros"), flag::END, &args(&(4_000_000u64,)));
         for n in 0..4 {
             raw.write(&call(n)).await;
         }
         let mut calls = 4;
         let held = || server.budget().held();
-        eventually("answers wait", || held() >= 12_000_000).await;
+        eventually("answers wait", || held() >= 8_000_000).await;
         while calls < 100 {
             raw.write(&call(calls)).await;
             calls += 1;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(held() < 60_000_000, "{} bytes are held", held());
+        assert!(held() < 20_000_000, "{} bytes are held", held());
         assert_eq!(neighbour.text("mine").await.unwrap(), "MINE", "others are served");
         // He takes what there is, and is served again.
         let (mut answered, mut refused) = (0, 0);
@@ -296,7 +296,7 @@ fn who_takes_no_answers_is_given_no_more_and_is_served_again_when_he_does() {
                 refused += 1;
             }
         }
-        assert!(refused >= 80 && answered >= 4, "{refused} refused, {answered} answered");
+        assert!(refused >= 90 && answered >= 2, "{refused} refused, {answered} answered");
         eventually("nothing waits any more", || held() < 4_000_000).await;
         raw.write(&call(calls)).await;
         let answer = raw.next(kind::DATA).await;

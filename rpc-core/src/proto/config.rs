@@ -86,8 +86,7 @@ limits! {
     /// The same for the connection. 64 MiB: 5 Gbit/s at 100 ms.
     max_connection_window: u64 = 64 * 1024 * 1024,
     /// Bytes of answers and items that the peer may leave waiting to be sent in a session before further calls of it there are
-    /// refused: it asks, and takes nothing. 64 MiB: sixteen of the longest messages. A server looks when its socket takes
-    /// nothing, and each 10 ms while there is too much.
+    /// refused: it asks, and takes nothing. 64 MiB: sixteen of the longest messages. Handlers that run already may add theirs.
     unsent: u64 = 64 * 1024 * 1024,
     /// The most weight that a session gets because its peer wishes so; what this side asks for its own is not held to it.
     /// 64: four times what a session has that asks for nothing, so that 128 such sessions still leave each of this
@@ -245,6 +244,7 @@ impl Limits {
             metadata_entries: self.metadata_entries,
             cancels: self.cancels,
             resets: self.resets,
+            unsent: self.unsent,
             max_weight: self.max_weight,
         }
     }
@@ -273,6 +273,8 @@ pub struct SessionConfig {
     pub cancels: Allowance,
     /// See [`Limits::resets`].
     pub resets: Allowance,
+    /// See [`Limits::unsent`].
+    pub unsent: u64,
     /// See [`Limits::max_weight`].
     pub max_weight: u16,
 }

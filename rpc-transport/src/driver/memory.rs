@@ -85,10 +85,10 @@ impl Driver {
         }
         // Where memory is short, whoever takes nothing gets no more than he would have room for himself.
         let most = if self.memory.is_tight() { self.limits.unsent.min(SHORT) } else { self.limits.unsent };
-        let (mut sessions, mut crowded) = (0, false);
+        let mut sessions = 0;
         for entry in self.sessions.awake() {
             let mut core = entry.state.lock();
-            crowded |= core.proto.look_for_unsent(most);
+            core.proto.bound_unsent(most);
             sessions += core.proto.footprint();
         }
         let resting = RESTING * self.sessions.len().saturating_sub(FIRST) as u64;
@@ -110,7 +110,6 @@ impl Driver {
             self.link.lock().out.growth().allow(room);
         }
         // The buffer changes only where something arrives.
-        let again = if crowded { PAUSE } else { AGAIN };
-        self.memory.at = (passing + room > 0).then(|| now.after(again));
+        self.memory.at = (passing + room > 0).then(|| now.after(AGAIN));
     }
 }

@@ -122,6 +122,10 @@ impl<U> Session<U> {
             exchange.tx.body = Some(body);
             exchange.tx.body_is_error = is_error;
             exchange.tx.state = TxState::Ending;
+            if size >= Body::SHARED as u64 {
+                // Small ones are few bytes beside what a look at all exchanges costs.
+                self.crowded = self.unsent() > self.most_unsent;
+            }
         }
         self.queue(key);
     }

@@ -177,6 +177,8 @@ pub struct Session<U> {
     stamp_wanted: bool,
     /// More waited to be written than may, when that was looked at.
     crowded: bool,
+    /// How much may.
+    most_unsent: u64,
 
     exchanges: Table<Exchange<U>>,
     ids: Ids,
@@ -245,6 +247,7 @@ impl<U> Session<U> {
             blocked_at: None,
             stamp_wanted: false,
             crowded: false,
+            most_unsent: config.unsent,
             exchanges: Table::default(),
             ids: Ids::default(),
             next_local: side.first_id(),
@@ -353,15 +356,20 @@ impl<U> Session<U> {
         self.exchanges.values().map(Exchange::unsent).sum()
     }
 
-    /// Looks whether more than `most` bytes wait to be written, and remembers it. A look at each exchange.
-    pub fn look_for_unsent(&mut self, most: u64) -> bool {
+    /// From now on, no more than `most` bytes may wait to be written: beyond them further calls are not to be started. A look at
+    /// each exchange.
+    pub fn bound_unsent(&mut self, most: u64) {
+        self.most_unsent = most;
         self.crowded = self.unsent() > most;
-        self.crowded
     }
 
-    /// Whether more waited at the last look than may: further calls are not to be started.
+    /// Whether more waits to be written than may. It is looked at when a large answer begins to wait, and again here until
+    /// it is no longer true.
     #[inline]
-    pub fn is_crowded(&self) -> bool {
+    pub fn is_crowded(&mut self) -> bool {
+        if self.crowded {
+            self.crowded = self.unsent() > self.most_unsent;
+        }
         self.crowded
     }
 
