@@ -367,7 +367,7 @@ impl<T, E> Remote<T, E> {
     /// The exchange passes from the call to the stream of its items.
     fn items(&self, key: ExchangeKey) -> ReplyItems {
         let session = Arc::clone(&self.session.state);
-        let items = SessionItems { session, key, on_drop: Session::release, _keep: Arc::clone(&self.session) };
+        let items = SessionItems { session, key, input: false, on_drop: Session::release, _keep: Arc::clone(&self.session) };
         ReplyItems::received(Box::new(items))
     }
 }

@@ -193,7 +193,7 @@ impl Offered {
         let deadline = deadline.and_then(|timeout| now.checked_add(timeout));
         let mut context = context::Context::new(session.clone(), key, deadline);
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
-            Box::new(SessionItems { session: session.clone(), key, on_drop: Session::stop, _keep: () })
+            Box::new(SessionItems { session: session.clone(), key, input: true, on_drop: Session::stop, _keep: () })
         });
         let mut request = Request::new(self.info, method, body, decoding, input);
         if let Some(metadata) = metadata {

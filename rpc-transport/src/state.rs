@@ -219,6 +219,8 @@ struct More {
     task: Option<Task>,
     /// When the handler's call arrived.
     since: Option<Instant>,
+    /// Whoever waits for the items of the call that the handler serves.
+    input: InputReader,
     /// Nobody waits for the answer any more.
     abandoned: bool,
     /// Those who want to know of that.
@@ -235,10 +237,13 @@ pub(crate) enum Task {
     Sender(AbortOnDrop),
 }
 
-/// An exchange that is over has nobody wait for it.
-impl Drop for Slot {
+/// Whoever waits for the input of a call: told when it is let go of, so that nobody waits for an exchange that is over.
+#[derive(Default)]
+struct InputReader(Option<Waker>);
+
+impl Drop for InputReader {
     fn drop(&mut self) {
-        if let Some(reader) = self.reader.take() {
+        if let Some(reader) = self.0.take() {
             reader.wake();
         }
     }
@@ -266,6 +271,19 @@ impl Drop for Watchers {
 impl Slot {
     pub(crate) fn reading(waker: &Waker) -> Self {
         Self { reader: Some(waker.clone()), more: None }
+    }
+
+    /// Whoever waits for an answer or for items, to be woken.
+    pub(crate) fn take_reader(&mut self) -> Option<Waker> {
+        match self.reader.take() {
+            None => self.more.as_mut()?.input.0.take(),
+            reader => reader,
+        }
+    }
+
+    /// Whether somebody waits for the items of the call that a handler serves.
+    pub(crate) fn waits_for_input(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.input.0.is_some())
     }
 
     /// Remembers the task that ends with the exchange.
@@ -303,9 +321,7 @@ impl Slot {
         let more = self.more.get_or_insert_default();
         more.abandoned = true;
         more.watchers = Watchers::default();
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        more.input = InputReader::default();
         match &more.task {
             Some(Task::Handler(task) | Task::OneWay(task) | Task::Sender(AbortOnDrop(task))) => task.abort(),
             None => {}
@@ -506,7 +522,7 @@ impl SessionCore {
     /// Collects everyone who waits for anything of the session's exchanges.
     pub(crate) fn wake_callers(&mut self, wakers: &mut Vec<Waker>) {
         for (_, _, slot) in self.proto.users() {
-            wakers.extend(slot.reader.take());
+            wakers.extend(slot.take_reader());
             wakers.extend(slot.take_sender());
         }
     }
@@ -516,7 +532,7 @@ impl SessionCore {
     pub(crate) fn drained(&mut self, wakers: &mut Vec<Waker>) {
         while let Some(key) = self.proto.next_unread() {
             if let Some(slot) = self.proto.user(key) {
-                wakers.extend(slot.reader.take());
+                wakers.extend(slot.take_reader());
             }
         }
         while let Some(key) = self.proto.next_drained() {
@@ -556,6 +572,8 @@ impl CallHost for SessionState {
 pub(crate) struct SessionItems<K: Send + Sync> {
     pub(crate) session: Arc<SessionState>,
     pub(crate) key: ExchangeKey,
+    /// Whether they are what a handler is given.
+    pub(crate) input: bool,
     /// What happens when the reader lets go: a caller is done with the whole exchange, a handler with its input.
     pub(crate) on_drop: fn(&mut Session<Slot>, ExchangeKey),
     /// Keeps the session open.
@@ -569,7 +587,8 @@ impl<K: Send + Sync> ItemSource for SessionItems<K> {
         if items == Items::Pending
             && let Some(slot) = core.proto.user(self.key)
         {
-            register(&mut slot.reader, cx.waker());
+            let reader = if self.input { &mut slot.more.get_or_insert_default().input.0 } else { &mut slot.reader };
+            register(reader, cx.waker());
         }
         // Taking a batch gives the credit of the one before back.
         let wake = core.flush();

@@ -128,7 +128,7 @@ impl Look {
             },
             Wait::Application => (Cause::Application, made()),
             // One that waits for the items of its caller is not who holds things up.
-            Wait::Handler if exchange.user.reader.is_some() => (Cause::Peer, self.handled(exchange)),
+            Wait::Handler if exchange.user.waits_for_input() => (Cause::Peer, self.handled(exchange)),
             Wait::Handler => (Cause::Handler, self.handled(exchange)),
             Wait::Peer => (Cause::Peer, made()),
         }

@@ -188,7 +188,7 @@ impl FrameTurn<'_> {
                 }
             }
             Some(SessionEvent::Readable(key)) => {
-                if let Some(waker) = core.proto.user(key).and_then(|slot| slot.reader.take()) {
+                if let Some(waker) = core.proto.user(key).and_then(Slot::take_reader) {
                     self.wakers.push(waker);
                 }
             }
