@@ -317,11 +317,13 @@ fn what_is_refused_is_counted_by_its_reason_and_no_peer_makes_a_name() {
         let connections = ["per_peer", "setup"].map(|why| seen.counter("rpc_connections_refused_total", ("reason", why)));
         let reasons = ["service", "codec", "sessions", "memory"];
         let sessions = |seen: &Seen| reasons.map(|why| seen.counter("rpc_sessions_refused_total", ("reason", why)));
-        let (before, busy) = (sessions(seen), seen.counter("rpc_calls_refused_total", ("reason", "busy")));
+        let calls = |seen: &Seen| ["busy", "unsent"].map(|why| seen.counter("rpc_calls_refused_total", ("reason", why)));
+        let (before, refused) = (sessions(seen), calls(seen));
 
         let budget = Budget::new(100 << 20);
         let server = Server::builder().service(LabServer::new(Bench::new().0)).budget(budget.clone());
-        let server = server.limits(Limits::default().sessions(1).handlers(1)).listen("tcp://127.0.0.1:0").await.unwrap();
+        let server =
+            server.limits(Limits::default().sessions(1).handlers(1).unsent(0)).listen("tcp://127.0.0.1:0").await.unwrap();
         let mut raw = Raw::client(server.endpoint()).await;
         raw.write(&session_open(0, "A-name-of-the-peer's")).await;
         raw.next(kind::S_REJECT).await;
@@ -344,10 +346,21 @@ fn what_is_refused_is_counted_by_its_reason_and_no_peer_makes_a_name() {
             raw.write(&session_open(sid, "Lab")).await;
             raw.next(kind::S_REJECT).await;
         }
+        // An answer that waits is too much here, but not for a call that has none.
+        let large = open(8, 0, method("zeros"), flag::END, &args(&(1u64 << 20,)));
+        let note = open(8, 2, method("note"), flag::END | flag::ONEWAY, &args(&(1u64,)));
+        let small = open(8, 4, method("text"), flag::END, &args(&("refused",)));
+        raw.write(&[large, note, small].concat()).await;
+        let (mut answered, mut reset) = (false, false);
+        while !(answered && reset) {
+            let frame = raw.frame().await.expect("the connection goes on");
+            answered |= frame.kind == kind::DATA && frame.flags & flag::END != 0;
+            reset |= frame.kind == kind::RESET;
+        }
         // The first has its task by the time the second is looked at, in its own turn.
-        raw.write(&open(8, 0, method("hang"), flag::END, &args(&1u64))).await;
+        raw.write(&open(8, 6, method("hang"), flag::END, &args(&1u64))).await;
         seen.until("the first waits", &mirror, |seen| seen.gauge("rpc_handlers", None) == 1.0).await;
-        raw.write(&open(8, 2, method("hang"), flag::END, &args(&2u64))).await;
+        raw.write(&open(8, 8, method("hang"), flag::END, &args(&2u64))).await;
         raw.next(kind::RESET).await;
 
         let (to, door) = mpsc::unbounded_channel();
@@ -368,7 +381,7 @@ fn what_is_refused_is_counted_by_its_reason_and_no_peer_makes_a_name() {
         assert_eq!(now, connections.map(|times| times + 1));
         let now = sessions(seen);
         assert_eq!([0, 1, 2, 3].map(|n| now[n] - before[n]), [1, 1, 3, 2], "{reasons:?}");
-        assert_eq!(seen.counter("rpc_calls_refused_total", ("reason", "busy")), busy + 1);
+        assert_eq!(calls(seen), refused.map(|times| times + 1));
         let all = format!("{:?}", seen.names());
         assert!(all.contains("shared") && !all.contains("A-name") && !all.contains("192.0.2"), "{all}");
     });

@@ -167,7 +167,9 @@ impl Offered {
             let text = format!("{}/{} is {kind:?}, and was called otherwise", info.name, method.name);
             return Err(Reason::new(Code::BAD_ARGUMENTS, text));
         }
-        if session.is_crowded() {
+        // One that is not answered adds nothing to what waits.
+        if !one_way && session.is_crowded() {
+            Event::Unsent.happened();
             return Err(Reason::new(Code::REFUSED, "too many bytes of answers wait in this session: take them first"));
         }
         // Asked before the first poll, which may make a task of it: whoever is refused was not started.

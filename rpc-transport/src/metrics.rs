@@ -35,7 +35,7 @@
 //! | `rpc_connections_ended_total` | counter | count | `reason`: closed, closed_by_peer, failed_by_peer, protocol, hung_up, io, silent, handshake, write_stall | Connections that have ended. |
 //! | `rpc_connections_refused_total` | counter | count | `reason`: per_peer, setup | Connections of clients that were not taken, or came to nothing before the handshake. |
 //! | `rpc_sessions_refused_total` | counter | count | `reason`: memory, sessions, service, codec, methods | Sessions of peers that were refused. |
-//! | `rpc_calls_refused_total` | counter | count | `reason`: busy | Calls of peers that were refused for too many handlers that wait. |
+//! | `rpc_calls_refused_total` | counter | count | `reason`: busy, unsent | Calls of peers that were refused for too many handlers or answers that wait. |
 //!
 //! Labels have the values of the table, and `budget` those that the application gives: no peer brings one about. Direct calls
 //! ([`local`](crate::local())) go over no connection and are not counted. A counter may lag behind by what ended while it was
@@ -111,7 +111,7 @@ const CALLS_REFUSED: Metric = counter(
     "rpc_calls_refused_total",
     Unit::Count,
     "reason",
-    "Calls of peers that were refused for too many handlers that wait.",
+    "Calls of peers that were refused for too many handlers or answers that wait.",
 );
 
 const ALL: [&Metric; 20] = [
@@ -138,7 +138,7 @@ const ALL: [&Metric; 20] = [
 ];
 
 /// What is counted as it happens, and for which reason.
-const EVENTS: [(&Metric, &str, Event); 17] = [
+const EVENTS: [(&Metric, &str, Event); 18] = [
     (&ENDED, "closed", Event::Closed),
     (&ENDED, "closed_by_peer", Event::ClosedByPeer),
     (&ENDED, "failed_by_peer", Event::FailedByPeer),
@@ -156,6 +156,7 @@ const EVENTS: [(&Metric, &str, Event); 17] = [
     (&SESSIONS_REFUSED, "codec", Event::Codec),
     (&SESSIONS_REFUSED, "methods", Event::Methods),
     (&CALLS_REFUSED, "busy", Event::Busy),
+    (&CALLS_REFUSED, "unsent", Event::Unsent),
 ];
 
 impl Metric {

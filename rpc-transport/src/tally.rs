@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Methods,
     /// A call was not taken: as many handlers of its connection wait as there may be.
     Busy,
+    /// A call was not taken: too many bytes of answers wait in its session.
+    Unsent,
     /// Calls of this side, in sessions that are over or at rest.
     Made,
     /// Calls of peers, in the same.

@@ -122,10 +122,8 @@ impl<U> Session<U> {
             exchange.tx.body = Some(body);
             exchange.tx.body_is_error = is_error;
             exchange.tx.state = TxState::Ending;
-            if size >= Body::SHARED as u64 {
-                // Small ones are few bytes beside what a look at all exchanges costs.
-                self.crowded = self.unsent() > self.most_unsent;
-            }
+            // Small ones are few bytes beside what a look at all exchanges costs.
+            self.may_be_crowded |= size >= Body::SHARED as u64;
         }
         self.queue(key);
     }

@@ -175,10 +175,9 @@ pub struct Session<U> {
     blocked_at: Option<u64>,
     /// The driver knows that deadlines wait for their time.
     stamp_wanted: bool,
-    /// More waited to be written than may, when that was looked at.
-    crowded: bool,
-    /// How much may.
+    /// How much may wait to be written, and whether more than that may wait now.
     most_unsent: u64,
+    may_be_crowded: bool,
 
     exchanges: Table<Exchange<U>>,
     ids: Ids,
@@ -246,8 +245,8 @@ impl<U> Session<U> {
             data_queued: false,
             blocked_at: None,
             stamp_wanted: false,
-            crowded: false,
             most_unsent: config.unsent,
+            may_be_crowded: false,
             exchanges: Table::default(),
             ids: Ids::default(),
             next_local: side.first_id(),
@@ -356,21 +355,20 @@ impl<U> Session<U> {
         self.exchanges.values().map(Exchange::unsent).sum()
     }
 
-    /// From now on, no more than `most` bytes may wait to be written: beyond them further calls are not to be started. A look at
-    /// each exchange.
+    /// From now on, no more than `most` bytes may wait to be written: beyond them further calls are not to be started.
     pub fn bound_unsent(&mut self, most: u64) {
+        self.may_be_crowded |= most < self.most_unsent;
         self.most_unsent = most;
-        self.crowded = self.unsent() > most;
     }
 
-    /// Whether more waits to be written than may. It is looked at when a large answer begins to wait, and again here until
-    /// it is no longer true.
+    /// Whether more waits to be written than may. A look at each exchange, where a large answer has begun to wait since it was
+    /// last not so.
     #[inline]
     pub fn is_crowded(&mut self) -> bool {
-        if self.crowded {
-            self.crowded = self.unsent() > self.most_unsent;
+        if self.may_be_crowded {
+            self.may_be_crowded = self.unsent() > self.most_unsent;
         }
-        self.crowded
+        self.may_be_crowded
     }
 
     /// Whether the peer has provoked something since the last [`charge_toll`](Self::charge_toll). To be asked behind each frame.
