@@ -202,12 +202,14 @@ impl fmt::Debug for Context {
 
 /// Puts the context back where it came from, also when what runs under it panics.
 struct Restore<'a> {
+    current: &'a Cell<Option<Context>>,
     slot: &'a mut Option<Context>,
 }
 
 impl Drop for Restore<'_> {
+    #[inline]
     fn drop(&mut self) {
-        *self.slot = CURRENT.replace(self.slot.take());
+        *self.slot = self.current.replace(self.slot.take());
     }
 }
 
@@ -215,9 +217,11 @@ impl Drop for Restore<'_> {
 /// every call.
 #[inline]
 pub fn enter<R>(slot: &mut Option<Context>, run: impl FnOnce() -> R) -> R {
-    *slot = CURRENT.replace(slot.take());
-    let _restore = Restore { slot };
-    run()
+    CURRENT.with(|current| {
+        *slot = current.replace(slot.take());
+        let _restore = Restore { current, slot };
+        run()
+    })
 }
 
 /// A future that runs under a context; see [`Context::scope`].

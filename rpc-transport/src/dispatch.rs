@@ -12,13 +12,13 @@ use rpc_core::code::Code;
 use rpc_core::context;
 use rpc_core::id::ExchangeKey;
 use rpc_core::metadata::Metadata;
-use rpc_core::proto::{Session, SessionEvent, Time};
+use rpc_core::proto::{Fresh, Session, SessionEvent, Time};
 use rpc_core::service::{MethodInfo, Reply, Request, Service, ServiceInfo};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::Reason;
 
 use crate::clock;
-use crate::handler::{Place, Running, answer, run, run_stream};
+use crate::handler::{Place, Running, answer, answer_fresh, run, run_stream};
 use crate::state::{Counted, Link, SessionItems, SessionState, Slot, Task};
 use crate::tally::Event;
 
@@ -122,13 +122,15 @@ impl Services {
 
 /// A call on its way to its handler.
 pub(crate) struct Arrival {
+    /// It has no exchange yet.
+    pub(crate) fresh: Option<Fresh>,
     pub(crate) key: ExchangeKey,
-    method: u32,
-    deadline: Option<Duration>,
-    body: Vec<u8>,
-    more: bool,
-    one_way: bool,
-    metadata: Option<Arc<Metadata>>,
+    pub(crate) method: u32,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) more: bool,
+    pub(crate) one_way: bool,
+    pub(crate) metadata: Option<Arc<Metadata>>,
 }
 
 impl Offered {
@@ -137,19 +139,19 @@ impl Offered {
         let SessionEvent::Opened { key, method, timeout, body, more, one_way, metadata } = event else { return None };
         match self.method(session, method, more, one_way, link) {
             Ok(info) => {
-                let deadline = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
-                Some(Arrival { key, method, deadline, body, more, one_way, metadata })
+                let timeout = timeout.or_else(|| (!info.kind.is_stream()).then(|| session.default_deadline(key, now)));
+                Some(Arrival { fresh: None, key, method, timeout, body, more, one_way, metadata })
             }
             Err(reason) => {
-                session.reset(key, reason);
-                session.handler_done(key);
+                refuse(session, key, reason);
                 None
             }
         }
     }
 
-    #[inline]
-    fn method(
+    /// What a call names, if it may be started.
+    #[inline(always)]
+    pub(crate) fn method(
         &self,
         session: &mut Session<Slot>,
         method: u32,
@@ -181,7 +183,9 @@ impl Offered {
         Ok(method)
     }
 
-    /// Starts the handler. The locks are open.
+    /// Starts the handler. The locks are open. Yields when a deadline passes that the driver does not know of.
+    // Into the path of plain calls without moving the call in memory.
+    #[inline(always)]
     pub(crate) fn start(
         &self,
         session: &Arc<SessionState>,
@@ -189,10 +193,10 @@ impl Offered {
         decoding: Decoding,
         now: Instant,
         link: &Arc<Link>,
-    ) {
-        let Arrival { key, method, deadline, body, more, one_way, metadata } = arrival;
+    ) -> Option<Time> {
+        let Arrival { fresh, key, method, timeout, body, more, one_way, metadata } = arrival;
         let large = body.len() > INLINE_ARGUMENTS;
-        let deadline = deadline.and_then(|timeout| now.checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let mut context = context::Context::new(session.clone(), key, deadline);
         let input = more.then(|| -> Box<dyn rpc_core::streaming::ItemSource> {
             Box::new(SessionItems { session: session.clone(), key, input: true, on_drop: Session::stop, _keep: () })
@@ -204,39 +208,61 @@ impl Offered {
         }
         let future = self.service.call(request);
         let mut running = Running { future, context: Some(context) };
-        let place = || Place { session: session.clone(), key, _counted: Counted::new(link) };
         let state = &self.methods[method as usize];
+        let mut items = None;
         if !large && state.is_inline() {
             match state.poll(&mut running) {
-                Poll::Ready(Reply::Stream(items)) => {
-                    let context = running.context.take();
-                    drop(running);
-                    let items = match items.into_produced() {
-                        Ok(items) => items,
-                        Err(fault) => return answer(session, key, Reply::Fault(fault)),
-                    };
-                    session.act(|session| session.accept(key));
-                    let task = link.runtime.spawn(run_stream(items, context, place()));
-                    return attach(session, key, Task::Handler(task.abort_handle()), now);
-                }
+                Poll::Ready(Reply::Stream(stream)) => items = Some(stream),
                 Poll::Ready(reply) => {
                     drop(running);
-                    return answer(session, key, reply);
+                    match fresh {
+                        Some(fresh) => answer_fresh(session, fresh, reply),
+                        None => answer(session, key, reply),
+                    }
+                    return None;
                 }
                 Poll::Pending => {}
             }
         }
-        let task = link.runtime.spawn(run(running, place())).abort_handle();
-        attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) }, now);
+        if let Some(fresh) = fresh {
+            session.act(|session| session.keep(fresh, timeout, Slot::default()));
+        }
+        let place = || Place { session: session.clone(), key, _counted: Counted::new(link) };
+        let task = match items {
+            None => link.runtime.spawn(run(running, place())),
+            Some(items) => {
+                let context = running.context.take();
+                drop(running);
+                let items = match items.into_produced() {
+                    Ok(items) => items,
+                    Err(fault) => {
+                        answer(session, key, Reply::Fault(fault));
+                        return None;
+                    }
+                };
+                session.act(|session| session.accept(key));
+                link.runtime.spawn(run_stream(items, context, place()))
+            }
+        };
+        let task = task.abort_handle();
+        attach(session, key, if one_way { Task::OneWay(task) } else { Task::Handler(task) }, now)
     }
 }
 
+/// Refuses a call whose handler was not started.
+pub(crate) fn refuse(session: &mut Session<Slot>, key: ExchangeKey, reason: Reason) {
+    session.reset(key, reason);
+    session.handler_done(key);
+}
+
 /// Remembers what to stop when nobody waits for the exchange any more. The driver alone cancels, and it is the one
-/// who spawned, so no cancellation falls in between.
-fn attach(session: &SessionState, key: ExchangeKey, task: Task, since: Instant) {
-    if let Some(slot) = session.lock().proto.user(key) {
+/// who spawned, so no cancellation falls in between. Yields the session's next deadline.
+fn attach(session: &SessionState, key: ExchangeKey, task: Task, since: Instant) -> Option<Time> {
+    let mut core = session.lock();
+    if let Some(slot) = core.proto.user(key) {
         slot.handles(task, since);
     }
+    core.proto.next_deadline()
 }
 
 impl MethodState {

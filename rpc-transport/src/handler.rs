@@ -8,7 +8,7 @@ use std::task::{self, Poll};
 use rpc_core::code::Code;
 use rpc_core::context::{Context, enter};
 use rpc_core::id::ExchangeKey;
-use rpc_core::proto::{Batch, Session};
+use rpc_core::proto::{Batch, Fresh, Session};
 use rpc_core::service::{Reply, ReplyFuture};
 use rpc_core::status::{Fault, FaultKind, promises_not_run};
 use rpc_core::streaming::{Filled, ItemEncoder};
@@ -97,6 +97,31 @@ pub(crate) fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
     if session.act_now(|session, out| session.answer_now(key, bytes.into(), is_error, out)).is_none() {
         session.act(|session| session.handler_done(key));
     }
+}
+
+/// The same for a call that has no exchange, and needs none where there is a message to answer it with.
+#[inline]
+pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, reply: Reply) {
+    let (bytes, is_error) = match reply {
+        Reply::Message(bytes) => (bytes, false),
+        Reply::AppError(bytes) => (bytes, true),
+        other => return answer_kept(session, fresh, other),
+    };
+    let mut fresh = Some(fresh);
+    session.act_now(|session, out| {
+        let fresh = fresh.take().expect("it is answered once");
+        session.answer_fresh(fresh, Slot::default, bytes.into(), is_error, out);
+    });
+    if let Some(fresh) = fresh {
+        answer_kept(session, fresh, Reply::Done);
+    }
+}
+
+#[cold]
+fn answer_kept(session: &SessionState, fresh: Fresh, reply: Reply) {
+    let key = fresh.key();
+    session.act(|session| session.keep(fresh, None, Slot::default()));
+    answer(session, key, reply);
 }
 
 /// Sends a stream's items, batch by batch, as the peer takes them. `end` is done with the last of them.

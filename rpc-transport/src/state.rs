@@ -554,6 +554,11 @@ impl CallHost for SessionState {
 
     fn poll_abandoned(&self, key: ExchangeKey, cx: &mut Context<'_>) -> Poll<()> {
         let mut core = self.lock();
+        if core.proto.is_fresh(key) {
+            // Its handler is being polled for the first time; until that is over there is no place to wait in.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match core.proto.user(key) {
             Some(slot) => {
                 let more = slot.more.get_or_insert_default();

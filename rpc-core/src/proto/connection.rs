@@ -381,6 +381,22 @@ impl Connection {
         self.handle_frame(raw, behind, now)
     }
 
+    /// The next frame, where it is one of those that most are: it ends a direction of an exchange, in the session of the frame
+    /// before, and has arrived whole. Else nothing has happened, and [`next_event`](Self::next_event) handles what there is.
+    #[inline]
+    pub fn next_frame<'i>(&mut self, input: &'i mut Input) -> Option<(SessionSlot, Frame<'i>)> {
+        let (last, slot) = self.last?;
+        let (mode, left) = (self.negotiated.mode, self.allowed - self.received);
+        let frame = input.next_if(self.limits.max_frame, |raw| {
+            if !matches!(raw.kind, kind::OPEN | kind::DATA) || raw.flags & flag::END == 0 {
+                return None;
+            }
+            Frame::read(raw, mode).ok().filter(|frame| frame.sid == last && frame.charge() <= left)
+        })?;
+        self.received += frame.charge();
+        Some((slot, frame))
+    }
+
     fn greet<'i>(&mut self, now: Time, input: &'i mut Input) -> Result<Option<ConnectionEvent<'i>>, ConnectionError> {
         if self.state == (State::Greeting { preface: true }) {
             let pending = input.pending();

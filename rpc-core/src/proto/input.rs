@@ -100,7 +100,23 @@ impl Input {
         Ok(self.next_frames(max_frame, |_, _| 0)?.map(|(frame, _)| frame))
     }
 
-    /// The same, with as many of the bytes behind the frame as `behind` wants of those that have arrived.
+    /// Takes the next frame if it has arrived whole and `take` makes something of it. Else nothing has happened, and
+    /// [`next_frame`](Self::next_frame) tells why.
+    #[inline]
+    pub fn next_if<'i, T>(&'i mut self, max_frame: u32, take: impl FnOnce(RawFrame<'i>) -> Option<T>) -> Option<T> {
+        let pending = &self.buffer[self.start..self.end];
+        let head = Head::read(pending)?;
+        let whole = PREFIX + head.len as usize;
+        if head.len > max_frame || whole > self.capacity {
+            return None;
+        }
+        let [kind, _, _, _, flags, rest @ ..] = pending.get(..whole)? else { return None };
+        let taken = take(RawFrame { kind: *kind, flags: *flags, rest })?;
+        self.start += whole;
+        Some(taken)
+    }
+
+    /// The same as [`next_frame`](Self::next_frame), with as many of the bytes behind the frame as `behind` wants of those that have arrived.
     ///
     /// # Errors
     /// As [`next_frame`](Self::next_frame).

@@ -35,6 +35,6 @@ pub use input::Input;
 pub use outbox::Outbox;
 pub use patience::Toll;
 pub use session::{
-    Answer, Closed, ExchangeView, Extras, Items, Link, OpenCommand, Resting, Session, SessionEvent, SessionView, Wait,
+    Answer, Closed, ExchangeView, Extras, Fresh, Items, Link, OpenCommand, Resting, Session, SessionEvent, SessionView, Wait,
 };
 pub use time::Time;

@@ -364,7 +364,7 @@ impl Outbox {
 
     /// Appends a frame that takes `charge` of connection credit.
     #[inline]
-    pub(super) fn frame(&mut self, mut head: HeadBuf, body: &[u8], charge: u64) {
+    pub(super) fn frame(&mut self, head: &mut HeadBuf, body: &[u8], charge: u64) {
         self.send.take(charge);
         self.output.frames += 1;
         let bytes = &mut self.output.bytes;
@@ -397,7 +397,7 @@ impl Outbox {
     /// Appends a frame of a piece of a shared message, which is copied only where that is cheaper.
     pub fn frame_shared(&mut self, mut head: HeadBuf, body: Bytes, charge: u64) {
         if body.len() < SHARE {
-            return self.frame(head, &body, charge);
+            return self.frame(&mut head, &body, charge);
         }
         self.send.take(charge);
         let output = &mut self.output;
@@ -471,9 +471,9 @@ mod tests {
     fn the_control_lane_goes_first_and_shared_pieces_keep_their_place() {
         let mut out = opened();
         let message = Bytes::from(vec![9; SHARE]);
-        out.frame(HeadBuf::new(0xA1, 0), b"small", 16);
+        out.frame(&mut HeadBuf::new(0xA1, 0), b"small", 16);
         out.frame_shared(HeadBuf::new(0xA1, 0), message.clone(), SHARE as u64);
-        out.frame(HeadBuf::new(0xA1, 0), b"tail", 16);
+        out.frame(&mut HeadBuf::new(0xA1, 0), b"tail", 16);
         out.control(HeadBuf::new(kind::PONG, 0), &[1; 8]);
         let mut output = Output::default();
         out.swap(&mut output);
@@ -493,7 +493,7 @@ mod tests {
     fn a_full_batch_lets_nobody_in() {
         let mut out = opened();
         assert!(out.is_idle());
-        out.frame(HeadBuf::new(0xA1, 0), &vec![0; BATCH], BATCH as u64);
+        out.frame(&mut HeadBuf::new(0xA1, 0), &vec![0; BATCH], BATCH as u64);
         assert!(!out.is_idle());
         out.schedule().enqueue(SessionSlot(3), 1);
         assert_eq!(out.next_session(), None);

@@ -26,9 +26,46 @@ impl<T> Table<T> {
             entry.1 = Some(value);
             return ExchangeKey { slot, generation: entry.0 };
         }
+        let key = self.grow();
+        self.entries[key.slot as usize].1 = Some(value);
+        key
+    }
+
+    /// A key for a value that may come: [`fill`](Self::fill) or [`vacate`](Self::vacate) its slot.
+    #[inline]
+    pub(super) fn reserve(&mut self) -> ExchangeKey {
+        match self.free.pop() {
+            Some(slot) => ExchangeKey { slot, generation: self.entries[slot as usize].0 },
+            None => self.grow(),
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> ExchangeKey {
         let slot = u32::try_from(self.entries.len()).expect("a session has fewer than 2^32 exchanges");
-        self.entries.push((0, Some(value)));
+        self.entries.push((0, None));
         ExchangeKey { slot, generation: 0 }
+    }
+
+    /// Whether a key was reserved, and is neither filled nor vacated.
+    pub(super) fn is_reserved(&self, key: ExchangeKey) -> bool {
+        // The generation of a slot that is free is that of its next key, which nobody has.
+        self.entries.get(key.slot as usize).is_some_and(|(generation, value)| *generation == key.generation && value.is_none())
+    }
+
+    /// The value of a key that was reserved.
+    pub(super) fn fill(&mut self, key: ExchangeKey, value: T) {
+        debug_assert!(self.is_reserved(key));
+        self.entries[key.slot as usize].1 = Some(value);
+    }
+
+    /// The value of a key that was reserved will not come.
+    #[inline]
+    pub(super) fn vacate(&mut self, key: ExchangeKey) {
+        debug_assert!(self.is_reserved(key));
+        let generation = &mut self.entries[key.slot as usize].0;
+        *generation = generation.wrapping_add(1);
+        self.free.push(key.slot);
     }
 
     #[inline]
@@ -187,6 +224,21 @@ mod tests {
         assert_eq!((table.get(first), table.get(second)), (None, Some(&"second")));
         table.remove(first);
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_reserved_key_has_no_value_until_it_is_filled_and_is_stale_when_it_is_vacated() {
+        let mut table = Table::default();
+        let (first, second) = (table.reserve(), table.reserve());
+        assert_eq!((table.len(), table.get(first), table.is_reserved(first)), (2, None, true));
+        table.fill(first, "first");
+        assert_eq!((table.get(first), table.is_reserved(first)), (Some(&"first"), false));
+        table.vacate(second);
+        assert!(!table.is_reserved(second));
+        let third = table.insert("third");
+        assert_eq!((third.slot, table.get(second), table.len()), (second.slot, None, 2), "slots are used again");
+        table.remove(first);
+        assert!(!table.is_reserved(first));
     }
 
     #[test]

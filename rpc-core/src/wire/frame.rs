@@ -268,8 +268,9 @@ impl Beside<'_> {
     pub const NOTHING: Self = Self { urgency: DEFAULT_URGENCY, metadata: &[] };
 
     /// Whether there is nothing to be written.
+    #[inline]
     pub fn is_nothing(&self) -> bool {
-        *self == Self::NOTHING
+        self.urgency == DEFAULT_URGENCY && self.metadata.is_empty()
     }
 
     /// How many bytes it takes, the bitmap aside.

@@ -6,14 +6,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use rpc_core::code::Code;
+use rpc_core::pool;
 use rpc_core::proto::outbox::SessionSlot;
-use rpc_core::proto::{ConnectionError, ConnectionEvent, Input, ProtocolError, SessionEvent, Time, Toll};
+use rpc_core::proto::{ConnectionError, ConnectionEvent, Fresh, Input, ProtocolError, SessionEvent, Time, Toll};
 use rpc_core::wire::frame::{Frame, Reason};
 use tokio::io::ReadBuf;
 
 use super::{Driver, Entry, HANDLERS_PER_TURN, READ_BUFFER, min};
-use crate::error::OpenError;
-use crate::state::{Link, Slot, fire};
+use crate::dispatch::{Arrival, Offered, refuse};
+use crate::state::{Link, SessionCore, Slot, fire};
+use crate::sync::MutexGuard;
 use crate::tally::Event;
 
 /// Frames that are handled in one turn before what there is to say is written: less than a millisecond of small ones.
@@ -64,57 +66,64 @@ impl Driver {
     pub(super) fn handle(&mut self, now: Time) -> Result<(), ConnectionError> {
         while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN && !self.owes() {
             self.frames += 1;
-            let Some(event) = self.connection.next_event(now, &mut self.input)? else { break };
-            match event {
-                ConnectionEvent::Frame { slot, frame } => {
-                    if self.sessions.get(slot).is_none() {
-                        self.sessions.wake(slot, &self.connection, &self.limits, &self.services, &self.link);
+            let (slot, frame) = match self.connection.next_frame(&mut self.input) {
+                Some(frame) => frame,
+                None => match self.connection.next_event(now, &mut self.input)? {
+                    None => break,
+                    Some(ConnectionEvent::Frame { slot, frame }) => (slot, frame),
+                    Some(ConnectionEvent::Ignored) => continue,
+                    Some(ConnectionEvent::SessionRefused) => {
+                        Event::Sessions.happened();
+                        continue;
                     }
-                    if let Some(entry) = self.sessions.get(slot) {
-                        let mut turn = FrameTurn {
-                            link: &self.link,
-                            wakers: &mut self.wakers,
-                            handlers: &mut self.handlers,
-                            deadline: &mut self.deadline,
-                            now,
-                            instant: self.instant,
-                        };
-                        match turn.handle(entry, &frame) {
-                            Ok((None, None)) => {}
-                            Ok((end, toll)) => {
-                                if let Some(end) = end {
-                                    self.session_event(slot, end);
-                                }
-                                if let Some(toll) = toll {
-                                    self.connection.charge(toll, now)?;
-                                }
-                            }
-                            Err(error) => {
-                                self.connection.failed();
-                                self.abort(slot, &error);
-                            }
-                        }
+                    Some(ConnectionEvent::GoingAway) => {
+                        self.reject_waiting();
+                        continue;
+                    }
+                    Some(ConnectionEvent::Connected) => {
+                        self.connected(now);
+                        continue;
+                    }
+                    Some(ConnectionEvent::SessionOpened { sid, open }) => {
+                        self.accept(sid, &open, now);
+                        self.flush_connection();
+                        continue;
+                    }
+                    Some(ConnectionEvent::SessionAccepted { slot, accept }) => {
+                        self.session_accepted(slot, *accept);
+                        continue;
+                    }
+                    Some(ConnectionEvent::SessionRejected { slot, reject }) => {
+                        self.session_rejected(slot, *reject);
+                        continue;
+                    }
+                },
+            };
+            if self.sessions.get(slot).is_none() {
+                self.sessions.wake(slot, &self.connection, &self.limits, &self.services, &self.link);
+            }
+            let Some(entry) = self.sessions.get(slot) else { continue };
+            let mut turn = FrameTurn {
+                link: &self.link,
+                wakers: &mut self.wakers,
+                handlers: &mut self.handlers,
+                deadline: &mut self.deadline,
+                now,
+                instant: self.instant,
+            };
+            match turn.handle(entry, &frame) {
+                Ok((None, None)) => {}
+                Ok((end, toll)) => {
+                    if let Some(end) = end {
+                        self.session_event(slot, end);
+                    }
+                    if let Some(toll) = toll {
+                        self.connection.charge(toll, now)?;
                     }
                 }
-                ConnectionEvent::Ignored => {}
-                ConnectionEvent::SessionRefused => Event::Sessions.happened(),
-                ConnectionEvent::GoingAway => self.reject_waiting(),
-                ConnectionEvent::Connected => {
-                    self.flush_connection();
-                    // From here on other time-outs hold.
-                    self.armed = now;
-                    if let Some(connected) = self.connected.take() {
-                        let _ = connected.send(Ok(()));
-                    }
-                }
-                ConnectionEvent::SessionOpened { sid, open } => {
-                    self.accept(sid, &open, now);
-                    self.flush_connection();
-                }
-                ConnectionEvent::SessionAccepted { slot, accept } => self.session_accepted(slot, *accept),
-                ConnectionEvent::SessionRejected { slot, reject } => {
-                    let error = OpenError::Rejected { reason: reject.reason.clone(), ours: Vec::new(), theirs: reject.codecs };
-                    self.end_session(slot, reject.reason, Some(error), false);
+                Err(error) => {
+                    self.connection.failed();
+                    self.abort(slot, &error);
                 }
             }
         }
@@ -122,6 +131,16 @@ impl Driver {
             self.flush_connection();
         }
         Ok(())
+    }
+
+    /// The handshake is over.
+    fn connected(&mut self, now: Time) {
+        self.flush_connection();
+        // From here on other time-outs hold.
+        self.armed = now;
+        if let Some(connected) = self.connected.take() {
+            let _ = connected.send(Ok(()));
+        }
     }
 
     pub(super) fn flush_connection(&mut self) {
@@ -169,10 +188,66 @@ struct FrameTurn<'a> {
     instant: Instant,
 }
 
+/// What a frame leaves to be done by the driver: a session's end, and what its peer has to pay for.
+type Left = (Option<SessionEvent>, Option<Toll>);
+
 impl FrameTurn<'_> {
     #[inline]
-    fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<(Option<SessionEvent>, Option<Toll>), ProtocolError> {
+    fn handle(&mut self, entry: &Entry, frame: &Frame<'_>) -> Result<Left, ProtocolError> {
         let mut core = entry.state.lock();
+        if let Some(offered) = &entry.offered {
+            if let Some((fresh, args)) = core.proto.receive_call(frame, self.now) {
+                return self.serve(core, entry, offered, fresh, args);
+            }
+        } else if let Some(slot) = core.proto.receive_answer(frame) {
+            self.wakers.extend(slot.reader.take());
+            let wake = core.flush();
+            drop(core);
+            fire(wake);
+            return Ok((None, None));
+        }
+        self.handle_any(core, entry, frame)
+    }
+
+    /// A call that has come whole.
+    #[inline]
+    fn serve(
+        &mut self,
+        mut core: MutexGuard<'_, SessionCore>,
+        entry: &Entry,
+        offered: &Offered,
+        fresh: Fresh,
+        args: &[u8],
+    ) -> Result<Left, ProtocolError> {
+        let method = fresh.method;
+        let info = match offered.method(&mut core.proto, method, false, false, self.link) {
+            Ok(info) => info,
+            Err(reason) => {
+                let key = fresh.key();
+                core.proto.keep(fresh, None, Slot::default());
+                refuse(&mut core.proto, key, reason);
+                return Ok((None, self.let_go(core)?));
+            }
+        };
+        let timeout = fresh.timeout.or_else(|| (!info.kind.is_stream()).then(|| core.proto.default_timeout()));
+        let toll = self.let_go(core)?;
+        *self.handlers += 1;
+        let (key, body) = (fresh.key(), pool::copy(args));
+        let (fresh, more, one_way, metadata) = (Some(fresh), false, false, None);
+        let arrival = Arrival { fresh, key, method, timeout, body, more, one_way, metadata };
+        let deadline = offered.start(&entry.state, arrival, entry.decoding, self.instant, self.link);
+        *self.deadline = min(*self.deadline, deadline);
+        Ok((None, toll))
+    }
+
+    /// Any frame.
+    #[inline(never)]
+    fn handle_any(
+        &mut self,
+        mut core: MutexGuard<'_, SessionCore>,
+        entry: &Entry,
+        frame: &Frame<'_>,
+    ) -> Result<Left, ProtocolError> {
         let event = core.proto.handle_frame(frame, self.now, Slot::default)?;
         let (mut arrival, mut rest) = (None, None);
         match event {
@@ -180,8 +255,8 @@ impl FrameTurn<'_> {
                 if entry.offered.is_none()
                     && let SessionEvent::Opened { key, .. } = event
                 {
-                    core.proto.reset(key, Reason::new(Code::UNKNOWN_METHOD, "nothing is served on this side of the session"));
-                    core.proto.handler_done(key);
+                    let text = "nothing is served on this side of the session";
+                    refuse(&mut core.proto, key, Reason::new(Code::UNKNOWN_METHOD, text));
                 } else if let Some(offered) = &entry.offered {
                     arrival = offered.admit(&mut core.proto, event, self.now, self.link);
                     *self.deadline = min(*self.deadline, core.proto.next_deadline());
@@ -201,15 +276,22 @@ impl FrameTurn<'_> {
             }
             event => rest = event,
         }
-        let toll = if core.proto.is_provoked() { Some(core.proto.charge_toll(self.now)?) } else { None };
-        let wake = core.flush();
-        drop(core);
-        fire(wake);
+        let toll = self.let_go(core)?;
         if let (Some(arrival), Some(offered)) = (arrival, &entry.offered) {
             *self.handlers += 1;
             offered.start(&entry.state, arrival, entry.decoding, self.instant, self.link);
         }
         Ok((rest, toll))
+    }
+
+    /// Brings what follows on its way, and yields what the peer has to pay for.
+    #[inline(always)]
+    fn let_go(&self, mut core: MutexGuard<'_, SessionCore>) -> Result<Option<Toll>, ProtocolError> {
+        let toll = if core.proto.is_provoked() { Some(core.proto.charge_toll(self.now)?) } else { None };
+        let wake = core.flush();
+        drop(core);
+        fire(wake);
+        Ok(toll)
     }
 }
 

@@ -10,7 +10,7 @@ use rpc_core::proto::outbox::SessionSlot;
 use rpc_core::proto::{Connection, Limits, Link as Place, ProtocolError, Session, Time};
 use rpc_core::streaming::Decoding;
 use rpc_core::wire::frame::{GoAway, Reason};
-use rpc_core::wire::hello::{SessionAccept, SessionOpen};
+use rpc_core::wire::hello::{Reject, SessionAccept, SessionOpen};
 
 use super::table::{OWN, Sessions};
 use super::{Driver, Entry, min};
@@ -77,6 +77,11 @@ impl Driver {
         if let Some(done) = entry.opening.take() {
             let _ = done.send(Ok(accept));
         }
+    }
+
+    pub(super) fn session_rejected(&mut self, slot: SessionSlot, reject: Reject) {
+        let error = OpenError::Rejected { reason: reject.reason.clone(), ours: Vec::new(), theirs: reject.codecs };
+        self.end_session(slot, reject.reason, Some(error), false);
     }
 
     /// The peer opens a session.

@@ -85,15 +85,21 @@ impl<U> Session<U> {
     pub(super) fn insert(&mut self, exchange: Exchange<U>, method: u32) -> ExchangeKey {
         let timed = exchange.deadline != Deadline::None;
         let key = self.exchanges.insert(exchange);
-        match self.methods.get_mut(key.slot as usize) {
-            Some(known) => *known = method,
-            // Slots are used in order.
-            None => self.methods.push(method),
-        }
+        self.note_method(key, method);
         if timed {
             self.unstamped.push(key);
         }
         key
+    }
+
+    /// Remembers which method an exchange calls.
+    #[inline]
+    pub(super) fn note_method(&mut self, key: ExchangeKey, method: u32) {
+        match self.methods.get_mut(key.slot as usize) {
+            Some(known) => *known = method,
+            // Slots are new in order, but for those that were taken for calls which never had an exchange.
+            None => self.methods.resize(key.slot as usize + 1, method),
+        }
     }
 
     #[inline]

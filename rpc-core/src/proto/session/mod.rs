@@ -5,6 +5,7 @@
 //! ```text
 //! commands (open, answer, send, …) ─▶ exchanges ─▶ ring ─▶ flush/transmit ─▶ Outbox
 //! frames ─▶ handle_frame ─▶ exchanges ─▶ SessionEvent
+//!    └────▶ receive_call, receive_answer: the same for what nearly every call is
 //! ```
 //! `U` is what the owner attaches to each exchange (a waker, a handler's handle), so that there is one table, not two.
 
@@ -12,6 +13,7 @@ mod close;
 mod commands;
 mod deadlines;
 mod inspect;
+mod plain;
 mod receive;
 mod rest;
 mod ring;
@@ -26,6 +28,7 @@ pub use close::Closed;
 use close::Closing;
 use inspect::Stalls;
 pub use inspect::{ExchangeView, SessionView, Wait};
+pub use plain::Fresh;
 pub use rest::Resting;
 use ring::{Rank, Ring, Size};
 
@@ -482,12 +485,18 @@ impl<U> Session<U> {
     #[inline]
     fn remove(&mut self, key: ExchangeKey, xid: Xid) {
         if !self.side.owns(xid.0) {
-            self.finished += 1;
-            self.control_due |= self.grants_due();
+            self.give_place_back();
         }
         self.ids.remove(xid);
         self.exchanges.remove(key);
         self.settle_close();
+    }
+
+    /// A call of the peer is over: it may make another one.
+    #[inline]
+    fn give_place_back(&mut self) {
+        self.finished += 1;
+        self.control_due |= self.grants_due();
     }
 
     /// Puts an exchange with frames due into the ring.

@@ -227,7 +227,7 @@ impl<U> Session<U> {
     /// The time that the peer's call has, if it names one. Whether the default applies where it does not, only the
     /// service knows: streams have none.
     #[inline]
-    fn grant_timeout(&self, open: &Open) -> Option<Duration> {
+    pub(super) fn grant_timeout(&self, open: &Open) -> Option<Duration> {
         open.timeout_ms.map(|ms| Duration::from_millis(ms.max(1)).min(self.config.max_deadline))
     }
 
@@ -248,7 +248,7 @@ impl<U> Session<U> {
     }
 
     #[inline]
-    fn deadline_at(&mut self, now: Time, timeout: Option<Duration>) -> Deadline {
+    pub(super) fn deadline_at(&mut self, now: Time, timeout: Option<Duration>) -> Deadline {
         let Some(timeout) = timeout else { return Deadline::None };
         let at = now.after(timeout);
         self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));

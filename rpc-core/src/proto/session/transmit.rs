@@ -131,7 +131,7 @@ impl<U> Session<U> {
     /// Whether a message of `len` bytes with `fields` bytes before it may be written at once and whole: nobody waits,
     /// in the session or on the connection, and every credit suffices. Nearly every small message goes this way.
     #[inline]
-    fn fits(&self, stream: u64, fields: usize, len: usize, out: &Outbox) -> bool {
+    pub(super) fn fits(&self, stream: u64, fields: usize, len: usize, out: &Outbox) -> bool {
         let taken = charge(fields + len);
         self.ring.is_empty()
             && out.is_idle()
@@ -168,7 +168,7 @@ impl<U> Session<U> {
         let taken = charge(head.len() - ids + bytes.len());
         self.send.take(taken);
         self.tx_count += 1;
-        out.frame(head, bytes, taken);
+        out.frame(&mut head, bytes, taken);
         exchange.tx.credit.take(taken);
         exchange.tx.state = if command.more { TxState::Open } else { TxState::Done };
         exchange.xid = Some(xid);
@@ -240,11 +240,7 @@ impl<U> Session<U> {
             && bytes.len() as u64 <= self.peer.message
             && self.fits(exchange.tx.credit.available(), 0, bytes.len(), out)
         {
-            let flags = flag::EOM | flag::END | if is_error { flag::ERR } else { 0 };
-            let taken = charge(bytes.len());
-            self.send.take(taken);
-            self.tx_count += 1;
-            out.frame(exchange_head(kind::DATA, flags, link.sid, xid), bytes, taken);
+            self.write_answer(link, xid, bytes, is_error, out);
             body.recycle();
             self.remove(key, xid);
         } else {
@@ -252,6 +248,16 @@ impl<U> Session<U> {
             self.handler_done(key);
         }
         self.flush(out);
+    }
+
+    /// Writes an answer that [fits](Self::fits).
+    #[inline]
+    pub(super) fn write_answer(&mut self, link: Link, xid: Xid, bytes: &[u8], is_error: bool, out: &mut Outbox) {
+        let flags = flag::EOM | flag::END | if is_error { flag::ERR } else { 0 };
+        let taken = charge(bytes.len());
+        self.send.take(taken);
+        self.tx_count += 1;
+        out.frame(&mut exchange_head(kind::DATA, flags, link.sid, xid), bytes, taken);
     }
 
     /// The session's turn, given by [`Outbox::next_session`].
@@ -313,7 +319,7 @@ impl<U> Session<U> {
     fn transmit_close(&mut self, link: Link, out: &mut Outbox) {
         if self.is_closing() && self.close_due() {
             self.tx_count += 1;
-            out.frame(session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
+            out.frame(&mut session_head(kind::S_CLOSE, 0, link.sid), &[], 0);
             self.write_ack(link, out);
             self.close_written();
         }
@@ -370,7 +376,7 @@ impl<U> Session<U> {
                     self.config.max_stream_window,
                     out.growth(),
                 ));
-                out.frame(head, &[], 0);
+                out.frame(&mut head, &[], 0);
             }
         }
         if self.ack_due {
@@ -380,7 +386,7 @@ impl<U> Session<U> {
         if self.done_due() {
             let mut head = session_head(kind::S_CLOSE_DONE, 0, link.sid);
             head.varint(self.done_written());
-            out.frame(head, &[], 0);
+            out.frame(&mut head, &[], 0);
         }
     }
 
@@ -391,7 +397,7 @@ impl<U> Session<U> {
             let mut head = session_head(kind::MAX_SESSION, 0, link.sid);
             head.varint(self.recv.announce_grown(self.config.windows.session, self.config.max_session_window, out.growth()));
             head.varint(self.opens_granted);
-            out.frame(head, &[], 0);
+            out.frame(&mut head, &[], 0);
         }
     }
 
@@ -399,7 +405,7 @@ impl<U> Session<U> {
         let mut head = session_head(kind::ACK, 0, link.sid);
         head.varint(self.rx_count);
         head.varint(self.tx_count);
-        out.frame(head, &[], 0);
+        out.frame(&mut head, &[], 0);
     }
 
     /// One turn of one exchange: control frames without credit, then one piece of a message, or as many small items as
@@ -519,7 +525,7 @@ impl Writer<'_> {
             tx.credit.take(taken);
             *self.count += 1;
             self.session.take(taken);
-            self.out.frame(head, &behind, taken);
+            self.out.frame(&mut head, &behind, taken);
         }
         tx.open = None;
         if piece.end_of_message {
@@ -588,7 +594,7 @@ impl Writer<'_> {
                 _ => {
                     *self.count += 1;
                     self.session.take(taken);
-                    self.out.frame(head, &message[written..written + piece.len], taken);
+                    self.out.frame(&mut head, &message[written..written + piece.len], taken);
                 }
             }
             if from_items {
@@ -641,7 +647,7 @@ impl Writer<'_> {
         exchange.tx.credit.take(MIN_CHARGE);
         *self.count += 1;
         self.session.take(MIN_CHARGE);
-        self.out.frame(exchange_head(kind::DATA, flag::END, self.sid, xid), &[], MIN_CHARGE);
+        self.out.frame(&mut exchange_head(kind::DATA, flag::END, self.sid, xid), &[], MIN_CHARGE);
         exchange.tx.state = TxState::Done;
         Turn::Drained
     }
@@ -714,19 +720,19 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn write(&mut self, head: HeadBuf, body: &Body, len: usize, from: usize, taken: u64) {
+    fn write(&mut self, mut head: HeadBuf, body: &Body, len: usize, from: usize, taken: u64) {
         *self.count += 1;
         self.session.take(taken);
         match body {
-            Body::Inline(bytes) => self.out.frame(head, &bytes[from..from + len], taken),
+            Body::Inline(bytes) => self.out.frame(&mut head, &bytes[from..from + len], taken),
             Body::Shared(bytes) => self.out.frame_shared(head, slice(bytes, from, len), taken),
         }
     }
 
     /// A sequenced frame that needs no credit.
-    fn frame(&mut self, head: HeadBuf, body: &[u8]) {
+    fn frame(&mut self, mut head: HeadBuf, body: &[u8]) {
         *self.count += 1;
-        self.out.frame(head, body, 0);
+        self.out.frame(&mut head, body, 0);
     }
 }
 
@@ -735,19 +741,19 @@ fn write_stops<U>(exchange: &mut Exchange<U>, link: Link, out: &mut Outbox) -> u
     let Some(xid) = exchange.xid else { return 0 };
     let mut count = 0;
     if std::mem::take(&mut exchange.tx.accept) {
-        out.frame(exchange_head(kind::ACCEPT, 0, link.sid, xid), &[], 0);
+        out.frame(&mut exchange_head(kind::ACCEPT, 0, link.sid, xid), &[], 0);
         count += 1;
     }
     if let Some(code) = exchange.tx.cancel.take() {
         let mut head = exchange_head(kind::CANCEL, 0, link.sid, xid);
         head.varint(code.0.into());
-        out.frame(head, &[], 0);
+        out.frame(&mut head, &[], 0);
         count += 1;
     }
     if let TxState::Resetting(reason) = &exchange.tx.state {
         let mut body = Vec::new();
         Reset { final_offset: exchange.tx.credit.used(), reason: (**reason).clone() }.write(&mut body);
-        out.frame(exchange_head(kind::RESET, 0, link.sid, xid), &body, 0);
+        out.frame(&mut exchange_head(kind::RESET, 0, link.sid, xid), &body, 0);
         exchange.tx.state = TxState::Done;
         count += 1;
     }
