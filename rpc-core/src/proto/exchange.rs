@@ -233,7 +233,7 @@ pub(super) struct Exchange<U> {
 
 impl Tx {
     #[inline(always)]
-    pub(super) fn new(window: u64) -> Self {
+    fn new(window: u64) -> Self {
         Self {
             state: TxState::Open,
             credit: SendCredit::new(window),
@@ -272,6 +272,26 @@ impl Tx {
 }
 
 impl<U> Exchange<U> {
+    /// One at its start, whose stream may have so many bytes sent and received.
+    #[inline(always)]
+    pub(super) fn new(opener: Side, xid: Option<Xid>, kind: AnswerKind, send: u64, receive: u64, user: U) -> Self {
+        Self {
+            xid,
+            opener,
+            held: false,
+            explicit: false,
+            asked_at: NOT_ASKED,
+            arrived: None,
+            granted: false,
+            queued: false,
+            tx: Tx::new(send),
+            rx: Rx::new(receive, kind),
+            streams: None,
+            deadline: Deadline::None,
+            user,
+        }
+    }
+
     /// Whether the peer can have started the call of this side, where it has `received` so many sequenced frames; `None`:
     /// nobody knows how many.
     pub(super) fn may_have_started(&self, received: Option<u64>) -> bool {
@@ -376,7 +396,7 @@ impl<U> Exchange<U> {
 
 impl Rx {
     #[inline(always)]
-    pub(super) fn new(window: u64, kind: AnswerKind) -> Self {
+    fn new(window: u64, kind: AnswerKind) -> Self {
         Self {
             done: false,
             discard: false,

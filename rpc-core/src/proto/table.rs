@@ -21,13 +21,8 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     #[inline(always)]
     pub(super) fn insert(&mut self, value: T) -> ExchangeKey {
-        if let Some(slot) = self.free.pop() {
-            let entry = &mut self.entries[slot as usize];
-            entry.1 = Some(value);
-            return ExchangeKey { slot, generation: entry.0 };
-        }
-        let key = self.grow();
-        self.entries[key.slot as usize].1 = Some(value);
+        let key = self.reserve();
+        self.fill(key, value);
         key
     }
 
@@ -54,6 +49,7 @@ impl<T> Table<T> {
     }
 
     /// The value of a key that was reserved.
+    #[inline(always)]
     pub(super) fn fill(&mut self, key: ExchangeKey, value: T) {
         debug_assert!(self.is_reserved(key));
         self.entries[key.slot as usize].1 = Some(value);

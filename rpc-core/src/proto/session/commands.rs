@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::id::{ExchangeKey, Side};
 use crate::proto::batch::Batch;
 use crate::proto::error::{ExchangeFault, Origin};
-use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, NOT_ASKED, OpenFields, Rx, Tx, TxState};
+use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, OpenFields, TxState};
 use crate::wire::frame::Reason;
 
 impl<U> Session<U> {
@@ -52,32 +52,18 @@ impl<U> Session<U> {
     /// An exchange of this side, before anything of it is written.
     #[inline(always)]
     pub(super) fn prepare(&self, command: &OpenCommand, user: U) -> Exchange<U> {
-        let mut tx = Tx::new(self.peer.stream);
-        tx.state = if command.more { TxState::Open } else { TxState::Ending };
-        let mut rx = Rx::new(self.config.windows.stream, command.answer);
-        rx.done = command.answer == AnswerKind::None;
-        let deadline = match command.timeout {
+        let (send, receive) = (self.peer.stream, self.config.windows.stream);
+        let mut exchange = Exchange::new(Side::Initiator, None, command.answer, send, receive, user);
+        exchange.held = true;
+        exchange.tx.state = if command.more { TxState::Open } else { TxState::Ending };
+        exchange.rx.done = command.answer == AnswerKind::None;
+        exchange.explicit = command.timeout.is_some();
+        exchange.deadline = match command.timeout {
             Some(timeout) => Deadline::Unstamped(millis(timeout)),
             None if command.more || command.answer == AnswerKind::Many => Deadline::None,
             None => Deadline::Unstamped(self.default_deadline_ms),
         };
-        let explicit = command.timeout.is_some();
-        let (xid, streams) = (None, None);
-        Exchange {
-            xid,
-            opener: Side::Initiator,
-            held: true,
-            asked_at: NOT_ASKED,
-            arrived: None,
-            granted: false,
-            queued: false,
-            explicit,
-            tx,
-            rx,
-            streams,
-            deadline,
-            user,
-        }
+        exchange
     }
 
     /// Keeps an exchange, and remembers that its deadline has no time yet.

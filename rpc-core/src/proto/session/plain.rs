@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::Session;
 use crate::id::{ExchangeKey, Side, Xid};
-use crate::proto::exchange::{AnswerKind, Body, Exchange, Held, NOT_ASKED, Rx, Tx};
+use crate::proto::exchange::{AnswerKind, Body, Exchange, Held};
 use crate::proto::outbox::Outbox;
 use crate::proto::time::Time;
 use crate::wire::frame::{Frame, Open, flag, kind};
@@ -117,27 +117,14 @@ impl<U> Session<U> {
     /// [`handler_done`](Self::handler_done).
     pub fn keep(&mut self, fresh: Fresh, timeout: Option<Duration>, user: U) {
         let Fresh { key, xid, method, arrived, charged, .. } = fresh;
-        let mut rx = Rx::new(self.config.windows.stream, AnswerKind::Many);
+        let (send, receive) = (self.peer.stream, self.config.windows.stream);
+        let mut exchange = Exchange::new(Side::Acceptor, Some(xid), AnswerKind::Many, send, receive, user);
         // Within its credit, as was seen.
-        let _ = rx.credit.receive(charged);
-        rx.credit.release(charged);
-        rx.done = true;
-        let deadline = self.deadline_at(arrived, timeout);
-        let exchange = Exchange {
-            xid: Some(xid),
-            opener: Side::Acceptor,
-            held: true,
-            explicit: false,
-            asked_at: NOT_ASKED,
-            arrived: Some(arrived),
-            granted: false,
-            queued: false,
-            tx: Tx::new(self.peer.stream),
-            rx,
-            streams: None,
-            deadline,
-            user,
-        };
+        let _ = exchange.rx.credit.receive(charged);
+        exchange.rx.credit.release(charged);
+        exchange.rx.done = true;
+        (exchange.held, exchange.arrived) = (true, Some(arrived));
+        exchange.deadline = self.deadline_at(arrived, timeout);
         self.exchanges.fill(key, exchange);
         self.note_method(key, method);
         self.ids.insert(xid, key);

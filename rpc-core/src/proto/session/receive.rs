@@ -11,7 +11,7 @@ use crate::metadata::{Metadata, MetadataError};
 use crate::pool;
 use crate::proto::credit::{Overrun, RecvCredit};
 use crate::proto::error::{Origin, ProtocolError};
-use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, NOT_ASKED, Partial, Rx, Tx, TxState};
+use crate::proto::exchange::{Admission, AnswerKind, Deadline, Exchange, Held, Partial, TxState};
 use crate::proto::time::Time;
 use crate::wire::frame::{
     Abort, Beside, Frame, MIN_CHARGE, Open, Reason, Reset, Run, charge, flag, kind, read_cancel, read_varints,
@@ -130,29 +130,13 @@ impl<U> Session<U> {
         if one_way && !frame.has(flag::END) && frame.has(flag::EOM) {
             return Err(ProtocolError::new(Code::PROTOCOL, "a one-way call has no items"));
         }
-        let mut rx = Rx::new(self.config.windows.stream, AnswerKind::Many);
-        // Before there is an exchange: what is large is made where it stays.
-        let read = self.read_open(&mut rx.credit, frame);
-        let mut tx = Tx::new(self.peer.stream);
+        let (send, receive) = (self.peer.stream, self.config.windows.stream);
+        let mut exchange = Exchange::new(Side::Acceptor, Some(frame.xid), AnswerKind::Many, send, receive, user());
+        exchange.arrived = Some(now);
         if one_way {
-            tx.state = TxState::Done;
+            exchange.tx.state = TxState::Done;
         }
-        let (opener, xid, deadline) = (Side::Acceptor, Some(frame.xid), Deadline::None);
-        let mut exchange = Exchange {
-            xid,
-            opener,
-            held: false,
-            explicit: false,
-            asked_at: NOT_ASKED,
-            arrived: Some(now),
-            granted: false,
-            queued: false,
-            tx,
-            rx,
-            streams: None,
-            deadline,
-            user: user(),
-        };
+        let read = self.read_open(&mut exchange.rx.credit, frame);
         match read {
             // The plain case: the arguments are here whole, and go straight to a handler.
             Ok(Opening { open, urgency, metadata, bytes }) if open.total.is_none() => {
