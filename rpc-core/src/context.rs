@@ -5,7 +5,7 @@
 //! handler is polled. It does not cross `tokio::spawn`; [`Context::scope`] carries it there.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -111,7 +111,7 @@ pub struct Context {
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 
 impl Context {
@@ -135,19 +135,13 @@ impl Context {
 
     /// The context of the handler that is being polled; empty outside of one.
     pub fn current() -> Self {
-        let current = CURRENT.take();
-        let copy = current.clone();
-        CURRENT.set(current);
-        copy.unwrap_or_default()
+        CURRENT.with_borrow(Clone::clone).unwrap_or_default()
     }
 
     /// The deadline of the handler that is being polled, without a copy of its context.
     #[inline]
     pub fn current_deadline() -> Option<Instant> {
-        let current = CURRENT.take()?;
-        let deadline = current.deadline;
-        CURRENT.set(Some(current));
-        deadline
+        CURRENT.with_borrow(|current| current.as_ref()?.deadline)
     }
 
     /// When the caller stops waiting; `None` where it waits for as long as it takes.
@@ -202,14 +196,14 @@ impl fmt::Debug for Context {
 
 /// Puts the context back where it came from, also when what runs under it panics.
 struct Restore<'a> {
-    current: &'a Cell<Option<Context>>,
+    current: &'a RefCell<Option<Context>>,
     slot: &'a mut Option<Context>,
 }
 
 impl Drop for Restore<'_> {
     #[inline]
     fn drop(&mut self) {
-        *self.slot = self.current.replace(self.slot.take());
+        std::mem::swap(self.slot, &mut self.current.borrow_mut());
     }
 }
 
@@ -218,7 +212,7 @@ impl Drop for Restore<'_> {
 #[inline]
 pub fn enter<R>(slot: &mut Option<Context>, run: impl FnOnce() -> R) -> R {
     CURRENT.with(|current| {
-        *slot = current.replace(slot.take());
+        std::mem::swap(slot, &mut current.borrow_mut());
         let _restore = Restore { current, slot };
         run()
     })

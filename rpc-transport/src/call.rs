@@ -244,7 +244,8 @@ impl<T, E> Future for Call<T, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { state, timeout, rare } = &mut *self;
         let result = match state {
-            State::Remote(remote) => remote.poll(cx, *timeout, rare),
+            // It knows its end itself: what is returned is not moved once more to look at it.
+            State::Remote(remote) => return remote.poll(cx, *timeout, rare),
             State::Layered(layered) => {
                 let Rare { inherited, metadata, urgency } = rare.take().map(|rare| *rare).unwrap_or_default();
                 layered.poll(cx, *timeout, inherited, metadata, urgency)
@@ -261,7 +262,7 @@ impl<T, E> Future for Call<T, E> {
             }
             State::Failed(_) | State::Over => match std::mem::replace(state, State::Over) {
                 State::Failed(fault) => Poll::Ready(Err(Error::Fault(fault))),
-                _ => panic!("a call is polled behind its end"),
+                _ => over(),
             },
         };
         if result.is_ready() {
@@ -271,7 +272,13 @@ impl<T, E> Future for Call<T, E> {
     }
 }
 
+#[cold]
+fn over() -> ! {
+    panic!("a call is polled behind its end")
+}
+
 impl<T, E> Remote<T, E> {
+    #[inline]
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -291,7 +298,7 @@ impl<T, E> Remote<T, E> {
                 return Poll::Pending;
             }
         }
-        let Some(key) = self.key else { return Poll::Pending };
+        let Some(key) = self.key else { over() };
         let reply = if self.answer == AnswerKind::None {
             match self.session.state.poll_sent(key, cx) {
                 Poll::Pending => return Poll::Pending,
@@ -385,6 +392,7 @@ impl<T, E> fmt::Debug for Call<T, E> {
         let state = match &self.state {
             State::Remote(remote) if remote.key.is_some() => "under way",
             State::Layered(layered) if layered.is_under_way() => "under way",
+            State::Remote(remote) if remote.request.is_none() => "over",
             State::Remote(_) | State::Layered(_) => "not sent",
             State::Local(_) => "local",
             State::Failed(_) | State::Over => "over",

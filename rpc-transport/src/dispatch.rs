@@ -215,11 +215,13 @@ impl Offered {
                 Poll::Ready(Reply::Stream(stream)) => items = Some(stream),
                 Poll::Ready(reply) => {
                     drop(running);
-                    match fresh {
-                        Some(fresh) => answer_fresh(session, fresh, reply),
-                        None => answer(session, key, reply),
-                    }
-                    return None;
+                    return match fresh {
+                        Some(fresh) => answer_fresh(session, fresh, timeout, reply),
+                        None => {
+                            answer(session, key, reply);
+                            None
+                        }
+                    };
                 }
                 Poll::Pending => {}
             }

@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{self, Poll};
+use std::time::Duration;
 
 use rpc_core::code::Code;
 use rpc_core::context::{Context, enter};
 use rpc_core::id::ExchangeKey;
-use rpc_core::proto::{Batch, Fresh, Session};
+use rpc_core::proto::{Batch, Fresh, Session, Time};
 use rpc_core::service::{Reply, ReplyFuture};
 use rpc_core::status::{Fault, FaultKind, promises_not_run};
 use rpc_core::streaming::{Filled, ItemEncoder};
@@ -99,22 +100,28 @@ pub(crate) fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
     }
 }
 
-/// The same for a call that has no exchange, and needs none where there is a message to answer it with.
+/// The same for a call that has no exchange, and needs none where its answer is written at once. Yields the session's next
+/// deadline: an answer that waits has what is left of its call's.
 #[inline]
-pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, reply: Reply) {
+pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, timeout: Option<Duration>, reply: Reply) -> Option<Time> {
     let (bytes, is_error) = match reply {
         Reply::Message(bytes) => (bytes, false),
         Reply::AppError(bytes) => (bytes, true),
-        other => return answer_kept(session, fresh, other),
+        other => {
+            answer_kept(session, fresh, other);
+            return None;
+        }
     };
     let mut fresh = Some(fresh);
-    session.act_now(|session, out| {
+    let answered = session.act_now(|session, out| {
         let fresh = fresh.take().expect("it is answered once");
-        session.answer_fresh(fresh, Slot::default, bytes.into(), is_error, out);
+        session.answer_fresh(fresh, timeout, Slot::default, bytes.into(), is_error, out);
+        session.next_deadline()
     });
     if let Some(fresh) = fresh {
         answer_kept(session, fresh, Reply::Done);
     }
+    answered.flatten()
 }
 
 #[cold]
@@ -179,7 +186,7 @@ mod tests {
     use rpc_core::codec::Codec;
     use rpc_core::id::{Side, Xid};
     use rpc_core::proto::outbox::SessionSlot;
-    use rpc_core::proto::{Input, Limits, Link as Attached, SessionEvent, Time};
+    use rpc_core::proto::{Input, Limits, Link as Attached, SessionEvent};
     use rpc_core::wire::frame::{Frame, Mode, Open, exchange_head, flag, kind};
 
     use super::*;

@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use rpc::{Allowance, Budget, Code, Connection, ConnectionError, FaultKind, Limits, OpenError, Server};
-use rpc_core::wire::frame::{Reset, flag, kind};
+use rpc_core::id::{Sid, Xid};
+use rpc_core::wire::frame::{Mode, Open, Reset, exchange_head, flag, kind};
+use rpc_core::wire::hello::Hello;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{HANG, eventually, run, soon};
 use crate::lab::{Bench, Events, LabClient, LabServer};
-use crate::raw::{Raw, args, listener, method, open, session_open};
+use crate::raw::{Raw, args, frame, greeting, hello, listener, method, open, session_open};
 
 async fn serve(limits: Limits) -> (Server, Bench, Events) {
     let (bench, events) = Bench::new();
@@ -196,6 +198,29 @@ fn a_call_to_a_peer_that_reads_nothing_keeps_its_deadline() {
         }
         filling.iter().for_each(|call| call.abort());
         drop(raw);
+    });
+}
+
+#[test]
+fn an_answer_that_its_peer_lets_nobody_write_keeps_the_deadline_of_its_call() {
+    run(async {
+        let (server, _, _) = serve(Limits::default()).await;
+        let mut raw = Raw::connect(server.endpoint()).await;
+        raw.write(&greeting(kind::HELLO, &Hello { connection_window: 2000, ..hello(Mode::Multi) })).await;
+        raw.preface().await;
+        raw.next(kind::HELLO_ACK).await;
+        raw.session(0).await;
+        let mut head = exchange_head(kind::OPEN, flag::EOM | flag::END | flag::EXT, Some(Sid(0)), Xid(0));
+        Open { method: method("zeros"), timeout_ms: Some(100), total: None }.write(&mut head);
+        raw.write(&frame(head, &args(&(100_000u64,)))).await;
+        let reset = loop {
+            let frame = raw.frame().await.expect("the connection goes on");
+            if frame.kind == kind::RESET {
+                break frame;
+            }
+        };
+        let reset = Reset::read(reset.body(2)).unwrap();
+        assert_eq!(reset.reason.code, Code::DEADLINE, "{reset:?}");
     });
 }
 

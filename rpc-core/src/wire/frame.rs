@@ -221,7 +221,8 @@ pub const fn charge(body: usize) -> u64 {
 }
 
 /// Starts the head of a frame of session scope.
-#[inline]
+// Always, here and below: a head that is returned is copied.
+#[inline(always)]
 pub fn session_head(kind: u8, flags: u8, sid: Option<Sid>) -> HeadBuf {
     let mut head = HeadBuf::new(kind, flags);
     if let Some(sid) = sid {
@@ -231,7 +232,7 @@ pub fn session_head(kind: u8, flags: u8, sid: Option<Sid>) -> HeadBuf {
 }
 
 /// Starts the head of a frame of exchange scope.
-#[inline]
+#[inline(always)]
 pub fn exchange_head(kind: u8, flags: u8, sid: Option<Sid>, xid: Xid) -> HeadBuf {
     let mut head = session_head(kind, flags, sid);
     head.varint(xid.0);

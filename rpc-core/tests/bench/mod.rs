@@ -34,7 +34,17 @@ impl Bench {
         Self::new(Side::Initiator, Limits::default())
     }
 
-    pub(crate) fn receive(&mut self, mut head: HeadBuf, body: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
+    pub(crate) fn receive(&mut self, head: HeadBuf, body: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
+        self.read(head, body, |session, frame, now| session.handle_frame(frame, now, || ()))
+    }
+
+    /// Has a frame arrive, for `handle` to do something with it.
+    pub(crate) fn read<R>(
+        &mut self,
+        mut head: HeadBuf,
+        body: &[u8],
+        handle: impl FnOnce(&mut Session<()>, &Frame<'_>, Time) -> R,
+    ) -> R {
         let mut bytes = head.finish(body.len()).to_vec();
         bytes.extend_from_slice(body);
         let mut input = Input::new(bytes.len());
@@ -42,9 +52,9 @@ impl Bench {
         input.advance(bytes.len());
         let raw = input.next_frame(self.limits.max_frame).unwrap().unwrap();
         let frame = Frame::read(raw, Mode::Single).unwrap();
-        let event = self.session.handle_frame(&frame, self.now, || ());
+        let handled = handle(&mut self.session, &frame, self.now);
         self.session.flush(&mut self.out);
-        event
+        handled
     }
 
     pub(crate) fn open(&mut self, xid: u64, flags: u8, message: &[u8]) -> Result<Option<SessionEvent>, ProtocolError> {
@@ -63,8 +73,8 @@ impl Bench {
         self.session.open_now(command, (), &mut self.out).unwrap()
     }
 
-    /// What has been written since the last look: the kinds of the frames, with the code of resets.
-    pub(crate) fn written(&mut self) -> Vec<String> {
+    /// The bytes that have been written since the last look.
+    pub(crate) fn bytes(&mut self) -> Vec<u8> {
         while let Some((_, lane)) = self.out.next_session() {
             self.session.transmit(lane, &mut self.out);
         }
@@ -72,6 +82,12 @@ impl Bench {
         self.out.swap(&mut output);
         let mut bytes = Vec::new();
         output.slices(0, usize::MAX, |slice| bytes.extend_from_slice(slice));
+        bytes
+    }
+
+    /// What has been written since the last look: the kinds of the frames, with the code of resets.
+    pub(crate) fn written(&mut self) -> Vec<String> {
+        let bytes = self.bytes();
         let mut input = Input::new(bytes.len().max(8));
         input.space()[..bytes.len()].copy_from_slice(&bytes);
         input.advance(bytes.len());

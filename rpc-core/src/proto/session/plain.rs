@@ -92,9 +92,17 @@ impl<U> Session<U> {
     }
 
     /// Answers a call whose handler has completed: [`keep`](Self::keep) and [`answer_now`](Self::answer_now) in one, without
-    /// an exchange where the answer can be written at once and whole.
+    /// an exchange where the answer can be written at once and whole. Else it has `timeout` for that, from its arrival on.
     #[inline]
-    pub fn answer_fresh(&mut self, fresh: Fresh, user: impl FnOnce() -> U, body: Body, is_error: bool, out: &mut Outbox) {
+    pub fn answer_fresh(
+        &mut self,
+        fresh: Fresh,
+        timeout: Option<Duration>,
+        user: impl FnOnce() -> U,
+        body: Body,
+        is_error: bool,
+        out: &mut Outbox,
+    ) {
         let bytes = body.as_slice();
         if let Some(link) = self.link
             && bytes.len() as u64 <= self.peer.message
@@ -108,7 +116,7 @@ impl<U> Session<U> {
             self.flush(out);
         } else {
             let key = fresh.key;
-            self.keep(fresh, None, user());
+            self.keep(fresh, timeout, user());
             self.answer_now(key, body, is_error, out);
         }
     }
