@@ -161,6 +161,7 @@ pub use rpc_transport::describe;
 #[doc(hidden)]
 pub mod __private {
     pub use futures_core::Stream;
+    pub use rpc_core::codec::shared::Shared;
     pub use rpc_core::codec::wire::{ByteSlice, ByteVec, BytesRef, OptByteVec, Str};
     pub use rpc_core::context::Context;
     pub use rpc_core::service::{MethodInfo, MethodKind, Reply, ReplyFuture, Request, Service, ServiceInfo};

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Lowest first. Rooms of one floor do not import each other.
 const CORE: &[&[&str]] = &[
     &["code", "id", "pool", "codec", "codec/samples", "wire", "proto"],
-    &["codec/limit", "codec/wire", "wire/varint"],
+    &["codec/limit", "codec/shared", "codec/wire", "wire/varint"],
     &["codec/json", "codec/postcard", "metadata", "wire/header"],
     &["context", "wire/frame"],
     &["wire/hello"],

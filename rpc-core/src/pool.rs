@@ -4,6 +4,8 @@
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
+
 /// Buffers that a thread keeps.
 const KEPT: usize = 128;
 
@@ -84,6 +86,26 @@ fn give_large(mut buffer: Vec<u8>) {
     });
 }
 
+/// A buffer that comes back when nobody has a part of it any more.
+struct Lent(Vec<u8>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.0));
+    }
+}
+
+/// A message whose parts can be shared, until the last of them is gone.
+pub fn lend(message: Vec<u8>) -> Bytes {
+    Bytes::from_owner(Lent(message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +142,18 @@ mod tests {
         assert!(kept().iter().sum::<usize>() <= KEPT_LARGE);
         give(vec![0; KEPT_LARGE]);
         assert_eq!(kept(), [KEPT_LARGE]);
+    }
+
+    #[test]
+    fn a_buffer_that_is_lent_comes_back_when_the_last_part_is_gone() {
+        let message = lend(vec![7; LARGE_FROM]);
+        let (at, part) = (message.as_ptr(), message.slice(1..2));
+        drop(message);
+        let other = large(LARGE_FROM);
+        assert_ne!(other.as_ptr(), at);
+        assert_eq!(part, [7][..]);
+        drop(part);
+        let back = large(LARGE_FROM);
+        assert_eq!(back.as_ptr(), at);
     }
 }

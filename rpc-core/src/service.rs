@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
+use crate::codec::shared;
 use crate::context::Context;
 use crate::metadata::Metadata;
 use crate::pool;
@@ -103,6 +105,8 @@ struct More {
     /// The items that this side sends. Not a lock, for it is never taken: it makes sharable what is only `Send`.
     output: Mutex<Option<Box<dyn ItemEncoder>>>,
     attempts: Option<Attempts>,
+    /// The encoded arguments, where the handler may get a part of them.
+    lent: Option<Bytes>,
 }
 
 impl Request {
@@ -148,7 +152,19 @@ impl Request {
 
     /// The encoded arguments.
     pub fn body(&self) -> &[u8] {
-        &self.body
+        self.lent().map_or(&self.body, |message| message)
+    }
+
+    /// Lets the handler have large arguments as parts of the message that they came in. For transports.
+    #[doc(hidden)]
+    pub fn lend(&mut self) {
+        let body = std::mem::take(&mut self.body);
+        self.more().lent = Some(pool::lend(body));
+    }
+
+    #[inline]
+    fn lent(&self) -> Option<&Bytes> {
+        self.more.as_ref()?.lent.as_ref()
     }
 
     /// What travels beside the arguments.
@@ -183,6 +199,7 @@ impl Request {
             deadline: more.deadline,
             output: Mutex::default(),
             attempts: more.attempts.clone(),
+            lent: more.lent.clone(),
         };
         let more = self.more.as_deref().map(|more| Box::new(copy(more)));
         Some(Self { body: self.body.clone(), more, ..*self })
@@ -255,7 +272,10 @@ impl Request {
     /// The encoded arguments, when nothing else of the call is needed any more. For transports.
     #[doc(hidden)]
     pub fn into_body(self) -> Vec<u8> {
-        self.body
+        match self.lent() {
+            Some(message) => message.to_vec(),
+            None => self.body,
+        }
     }
 
     /// Decodes the arguments, which may borrow from the request.
@@ -264,7 +284,15 @@ impl Request {
     /// [`FaultKind::Incompatible`]; the handler is not started then.
     #[inline]
     pub fn decode<'a, A: Deserialize<'a>>(&'a self) -> Result<A, Fault> {
-        self.decoding.decode(&self.body).map_err(Fault::not_run)
+        match self.lent() {
+            None => self.decoding.decode(&self.body).map_err(Fault::not_run),
+            Some(message) => self.decode_lent(message),
+        }
+    }
+
+    #[cold]
+    fn decode_lent<'a, A: Deserialize<'a>>(&self, message: &'a Bytes) -> Result<A, Fault> {
+        shared::lend(message, || self.decoding.decode(message)).map_err(Fault::not_run)
     }
 
     /// The items that the caller streams. For generated code, as is all below.

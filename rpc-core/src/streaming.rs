@@ -14,7 +14,9 @@ use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::shared::{self, Shared};
 use crate::codec::{Codec, DecodeLimits};
+use crate::pool;
 use crate::proto::{Batch, ExchangeFault, Items};
 use crate::status::{AppError, Error, Fault, FaultKind, Never};
 
@@ -35,6 +37,27 @@ impl Decoding {
     #[inline]
     pub fn decode<'de, T: serde::Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Fault> {
         self.codec.decode(bytes, self.limits).map_err(|error| Fault::new(FaultKind::Incompatible, error.to_string()))
+    }
+
+    /// Decodes a value of which large bytes may stay where they are: as parts of `message`, whose buffer is kept for others
+    /// when nobody needs it any more.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    #[inline]
+    pub fn decode_whole<T: DeserializeOwned + 'static>(&self, message: Vec<u8>) -> Result<T, Fault> {
+        if message.len() >= shared::LARGE {
+            return self.decode_lent(message);
+        }
+        let value = self.decode::<Shared<T>>(&message);
+        pool::give(message);
+        value.map(Shared::into_inner)
+    }
+
+    #[cold]
+    fn decode_lent<T: DeserializeOwned + 'static>(&self, message: Vec<u8>) -> Result<T, Fault> {
+        let message = pool::lend(message);
+        shared::lend(&message, || self.decode::<Shared<T>>(&message)).map(Shared::into_inner)
     }
 }
 

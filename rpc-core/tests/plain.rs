@@ -190,7 +190,9 @@ impl End {
         let (key, timeout, session) = (fresh.key(), fresh.timeout, &mut self.bench.session);
         assert!(session.is_fresh(key));
         match answer {
-            Some(len) => session.answer_fresh(fresh, timeout, || (), vec![8; len].into(), false, &mut self.bench.out),
+            Some(len) => {
+                session.answer_fresh(fresh, timeout, || (), vec![8; len].into(), false, &mut self.bench.out);
+            }
             None => {
                 session.keep(fresh, timeout, ());
                 self.handlers.push(key);

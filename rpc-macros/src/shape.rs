@@ -72,6 +72,11 @@ pub(crate) fn is_known(ty: &Type) -> bool {
     }
 }
 
+/// What is called `Bytes`, and is `bytes::Bytes` but for where somebody has given that name to something else.
+pub(crate) fn is_called_bytes(ty: &Type) -> bool {
+    ends_in(ty, "Bytes") && path(ty).is_some_and(|path| type_arguments(path).is_empty())
+}
+
 /// `Vec<u8>`, which travels as bytes.
 pub(crate) fn is_byte_vec(ty: &Type) -> bool {
     only_argument(ty, "Vec").is_some_and(is_u8)

@@ -139,7 +139,7 @@ impl Channel {
     pub fn unary<A, W, T, E>(&self, method: u32, args: &A) -> Call<T, E>
     where
         A: Serialize,
-        W: DeserializeOwned + Into<T>,
+        W: DeserializeOwned + Into<T> + 'static,
         E: AppError,
     {
         self.call(method, args, None, AnswerKind::One, message::<W, T, E>)
@@ -171,7 +171,7 @@ impl Channel {
         WI: Serialize + From<I> + 'static,
         I: 'static,
         S: Stream<Item = I> + Send + 'static,
-        W: DeserializeOwned + Into<T>,
+        W: DeserializeOwned + Into<T> + 'static,
         E: AppError,
     {
         self.client_stream_of::<A, WI, I, W, T, E>(method, args, Streaming::new(items))
@@ -183,7 +183,7 @@ impl Channel {
         A: Serialize,
         WI: Serialize + From<I> + 'static,
         I: 'static,
-        W: DeserializeOwned + Into<T>,
+        W: DeserializeOwned + Into<T> + 'static,
         E: AppError,
     {
         self.call(method, args, self.encoder::<WI, I, _>(items), AnswerKind::One, message::<W, T, E>)
@@ -233,15 +233,11 @@ fn unexpected<T, E>() -> Result<T, Error<E>> {
 
 fn message<W, T, E>(decoding: &Decoding, reply: Reply) -> Result<T, Error<E>>
 where
-    W: DeserializeOwned + Into<T>,
+    W: DeserializeOwned + Into<T> + 'static,
     E: AppError,
 {
     match reply {
-        Reply::Message(bytes) => {
-            let answer = decoding.decode::<W>(&bytes);
-            pool::give(bytes);
-            Ok(answer?.into())
-        }
+        Reply::Message(bytes) => Ok(decoding.decode_whole::<W>(bytes)?.into()),
         Reply::AppError(bytes) => app_error(decoding, &bytes),
         Reply::Fault(fault) => Err(fault.into()),
         Reply::Stream(_) | Reply::Done => unexpected(),

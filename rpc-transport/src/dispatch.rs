@@ -202,6 +202,9 @@ impl Offered {
             Box::new(SessionItems { session: session.clone(), key, input: true, on_drop: Session::stop, _keep: () })
         });
         let mut request = Request::new(self.info, method, body, decoding, input);
+        if large {
+            request.lend();
+        }
         if let Some(metadata) = metadata {
             request.set_metadata(metadata.clone());
             context = context.with_metadata(metadata);

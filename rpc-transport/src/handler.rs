@@ -101,7 +101,7 @@ pub(crate) fn answer(session: &SessionState, key: ExchangeKey, reply: Reply) {
 }
 
 /// The same for a call that has no exchange, and needs none where its answer is written at once. Yields the session's next
-/// deadline: an answer that waits has what is left of its call's.
+/// deadline where it is not: an answer that waits has what is left of its call's.
 #[inline]
 pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, timeout: Option<Duration>, reply: Reply) -> Option<Time> {
     let (bytes, is_error) = match reply {
@@ -115,8 +115,7 @@ pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, timeout: Option
     let mut fresh = Some(fresh);
     let answered = session.act_now(|session, out| {
         let fresh = fresh.take().expect("it is answered once");
-        session.answer_fresh(fresh, timeout, Slot::default, bytes.into(), is_error, out);
-        session.next_deadline()
+        session.answer_fresh(fresh, timeout, Slot::default, bytes.into(), is_error, out)
     });
     if let Some(fresh) = fresh {
         answer_kept(session, fresh, Reply::Done);

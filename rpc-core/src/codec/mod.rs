@@ -10,7 +10,8 @@
 //!
 //! * `postcard`, and with the feature `json` also `json`: the formats;
 //! * `limit`: a wrapper around any serde `Deserializer` that counts what a message makes us do;
-//! * [`wire`]: the newtypes in which strings and bytes travel.
+//! * [`wire`]: the newtypes in which strings and bytes travel;
+//! * [`shared`]: bytes that are a part of their message instead of a copy.
 //!
 //! Floor 0: imports nothing of this crate. No clock, no I/O.
 
@@ -25,6 +26,7 @@ mod limit;
 mod postcard;
 #[cfg(test)]
 mod samples;
+pub mod shared;
 pub mod wire;
 
 pub use limit::{DecodeLimits, Limit, LimitExceeded};

@@ -7,7 +7,12 @@ use ::postcard::{Deserializer, de_flavors, ser_flavors};
 use serde::{Deserialize, Serialize};
 
 use super::limit::{self, Stopped};
+use super::shared::LARGE;
 use super::{DecodeError, DecodeLimits, EncodeError};
+use crate::pool;
+
+/// Room for what may follow a large piece of bytes.
+const BEHIND: usize = 256;
 
 #[inline]
 pub(super) fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError>
@@ -68,9 +73,12 @@ impl ser_flavors::Flavor for Append<'_> {
         // Most integers and lengths are one byte, for which a call of memcpy costs more than the byte.
         if let [byte] = data {
             self.0.push(*byte);
-        } else {
-            self.0.extend_from_slice(data);
+            return Ok(());
         }
+        if data.len() >= LARGE && self.0.capacity() - self.0.len() < data.len() {
+            make_room(self.0, data.len());
+        }
+        self.0.extend_from_slice(data);
         Ok(())
     }
 
@@ -78,6 +86,14 @@ impl ser_flavors::Flavor for Append<'_> {
     fn finalize(self) -> ::postcard::Result<()> {
         Ok(())
     }
+}
+
+/// Moves what there is into a buffer that has room for `len` further bytes, from where large ones are kept.
+#[cold]
+fn make_room(out: &mut Vec<u8>, len: usize) {
+    let mut larger = pool::large(out.len() + len + BEHIND);
+    larger.extend_from_slice(out);
+    pool::give(std::mem::replace(out, larger));
 }
 
 #[cold]

@@ -35,6 +35,10 @@ pub(super) fn wire_type(private: &TokenStream, argument: &Argument, form: &Form)
         Form::BorrowedByteVec(_) | Form::ByteVec => quote!(#private::ByteVec),
         Form::OptByteVec => quote!(#private::OptByteVec),
         Form::Borrowed(ty) => item_type(private, ty),
+        Form::Owned if shape::is_called_bytes(&argument.ty) => {
+            let bytes = item_type(private, &argument.ty);
+            quote!(#private::Shared<#bytes>)
+        }
         Form::Owned => item_type(private, &argument.ty),
     }
 }
@@ -49,6 +53,7 @@ pub(super) fn decoded(private: &TokenStream, argument: &Argument, form: &Form) -
         Form::Slice(_) | Form::Borrowed(_) => quote!(&#ident),
         Form::BorrowedByteVec(_) => quote!(&#ident.0),
         Form::ByteVec | Form::OptByteVec => quote!(#ident.0),
+        Form::Owned if shape::is_called_bytes(&argument.ty) => quote!(#private::travel::value(#ident.into_inner())),
         Form::Owned if !shape::is_known(&argument.ty) => quote!(#private::travel::value(#ident)),
         Form::Owned => quote!(#ident),
     }

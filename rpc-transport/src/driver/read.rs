@@ -236,7 +236,9 @@ impl FrameTurn<'_> {
         let (fresh, more, one_way, metadata) = (Some(fresh), false, false, None);
         let arrival = Arrival { fresh, key, method, timeout, body, more, one_way, metadata };
         let deadline = offered.start(&entry.state, arrival, entry.decoding, self.instant, self.link);
-        *self.deadline = min(*self.deadline, deadline);
+        if deadline.is_some() {
+            *self.deadline = min(*self.deadline, deadline);
+        }
         Ok((None, toll))
     }
 

@@ -92,7 +92,8 @@ impl<U> Session<U> {
     }
 
     /// Answers a call whose handler has completed: [`keep`](Self::keep) and [`answer_now`](Self::answer_now) in one, without
-    /// an exchange where the answer can be written at once and whole. Else it has `timeout` for that, from its arrival on.
+    /// an exchange where the answer can be written at once and whole. Else it has `timeout` for that, from its arrival on, and
+    /// what is yielded is the session's next deadline.
     #[inline]
     pub fn answer_fresh(
         &mut self,
@@ -102,7 +103,7 @@ impl<U> Session<U> {
         body: Body,
         is_error: bool,
         out: &mut Outbox,
-    ) {
+    ) -> Option<Time> {
         let bytes = body.as_slice();
         if let Some(link) = self.link
             && bytes.len() as u64 <= self.peer.message
@@ -114,11 +115,12 @@ impl<U> Session<U> {
             self.give_place_back();
             self.settle_close();
             self.flush(out);
-        } else {
-            let key = fresh.key;
-            self.keep(fresh, timeout, user());
-            self.answer_now(key, body, is_error, out);
+            return None;
         }
+        let key = fresh.key;
+        self.keep(fresh, timeout, user());
+        self.answer_now(key, body, is_error, out);
+        self.next_deadline
     }
 
     /// Makes an exchange of a call that is not answered yet. It has `timeout` from its arrival on. It must be followed by
