@@ -18,6 +18,7 @@ mod generic_services;
 mod harness;
 mod inspection;
 mod lab;
+mod large_bytes;
 mod limits;
 mod listeners;
 mod local_services;
