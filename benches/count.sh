@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 committed=benches/counts.tsv
 mode=show
 case ${1:-} in check | accept) mode=$1; shift;; esac
-cargo build --release --quiet --bench load
-load=$(ls -t "${CARGO_TARGET_DIR:-target}"/release/deps/load-* | grep -v '\.d$' | head -1)
+cargo build --release --quiet -p rpc-load
+load=${CARGO_TARGET_DIR:-target}/release/rpc-load
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"; kill $(jobs -p) 2>/dev/null || true' EXIT
 

@@ -6,8 +6,8 @@
 # Needs taskset. See benches/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet --bench load
-load=$(ls -t "${CARGO_TARGET_DIR:-target}"/release/deps/load-* | grep -v '\.d$' | head -1)
+cargo build --release --quiet -p rpc-load
+load=${CARGO_TARGET_DIR:-target}/release/rpc-load
 rounds=5 dir=$(mktemp -d)
 trap 'rm -rf "$dir"; kill $(jobs -p) 2>/dev/null || true' EXIT
 

@@ -77,6 +77,12 @@ impl Input {
         assert!(self.end <= self.buffer.len());
     }
 
+    /// Whether every byte has been taken.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// The bytes that have not been taken yet.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.start..self.end]

@@ -64,7 +64,7 @@ impl Driver {
 
     /// Handles the frames that have arrived.
     pub(super) fn handle(&mut self, now: Time) -> Result<(), ConnectionError> {
-        while self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN && !self.owes() {
+        while !self.input.is_empty() && self.handlers < HANDLERS_PER_TURN && self.frames < FRAMES_PER_TURN && !self.owes() {
             self.frames += 1;
             let (slot, frame) = match self.connection.next_frame(&mut self.input) {
                 Some(frame) => frame,

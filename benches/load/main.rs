@@ -3,8 +3,9 @@
 //! `benches/ratio.sh` runs both systems side by side.
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/mux.rs"]
+#[path = "../common/mux.rs"]
 mod mux;
 
 use std::time::Instant;
@@ -19,7 +20,7 @@ workloads: w1 w2 w3 (echo of 64 bytes, 1, 64, 1024 in flight), w4 (echo of 1 MiB
            w5 (items of 64 bytes down), up (items up), w6 (nested struct, 64 in flight), note (one-way)";
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let threads = |at: usize| args.get(at).and_then(|threads| threads.parse().ok()).unwrap_or(1);
     match args.first() {
@@ -37,7 +38,6 @@ fn main() {
                 })
                 .expect(USAGE);
         }
-        // `cargo bench` runs every bench without arguments.
         _ => println!("{USAGE}"),
     }
 }
