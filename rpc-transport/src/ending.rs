@@ -14,7 +14,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    pub(crate) fn new<U>(session: &Session<U>) -> Self {
+    pub(crate) fn new<U: Default>(session: &Session<U>) -> Self {
         match session.closed() {
             Some(closed) => Self { untaken: Some(closed.untaken), reason: None },
             None => Self { untaken: None, reason: session.failure().cloned() },

@@ -66,7 +66,8 @@ fn bytes_are_whole_however_long_they_are_kept_and_whatever_comes_behind() {
             }
             let mut kept = shelf.0.lock().unwrap().clone();
             let mut sent: Vec<_> = (0..32).map(piece).collect();
-            (kept.sort(), sent.sort());
+            kept.sort();
+            sent.sort();
             assert!(kept == sent, "{codec}: what the server has kept");
             let own = own::Bytes { how_many: 7 };
             assert_eq!(depot.own(own.clone()).await.unwrap(), own);

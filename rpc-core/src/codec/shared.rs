@@ -66,7 +66,8 @@ where
         if TypeId::of::<T>() != TypeId::of::<Bytes>() {
             return T::deserialize(deserializer).map(Self);
         }
-        let mut bytes = Some(deserializer.deserialize_byte_buf(BytesVisitor)?);
+        // Not `deserialize_byte_buf`, of which postcard makes bytes that are not borrowed.
+        let mut bytes = Some(deserializer.deserialize_bytes(BytesVisitor)?);
         let same = (&mut bytes as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take);
         Ok(Self(same.expect("it is of the same type")))
     }

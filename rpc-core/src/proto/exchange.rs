@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::batch::Batch;
 use super::credit::{RecvCredit, SendCredit};
 use super::error::{ExchangeFault, Origin};
+use super::table::Blank;
 use super::time::Time;
 use crate::code::Code;
 use crate::id::{Side, Xid};
@@ -249,6 +250,14 @@ impl Tx {
         }
     }
 
+    #[inline]
+    fn clear(&mut self) {
+        let Self { state, credit, open, accept, body, body_is_error, spare, written, cancel, watched, stopping } = self;
+        (*state, *credit, *open, *body, *cancel) = (TxState::Open, SendCredit::new(0), None, None, None);
+        (*accept, *body_is_error, *watched, *stopping) = (false, false, false, false);
+        (*spare, *written) = (Vec::new(), 0);
+    }
+
     /// Whether END or RESET was written and nothing else is due.
     pub(super) fn is_done(&self) -> bool {
         self.state == TxState::Done && self.cancel.is_none()
@@ -268,6 +277,24 @@ impl Tx {
             self.written = 0;
             self.accept = false;
         }
+    }
+}
+
+impl<U: Default> Blank for Exchange<U> {
+    fn blank() -> Self {
+        Self::new(Side::Initiator, None, AnswerKind::One, 0, 0, U::default())
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        // Each by itself: most of them are blank already, and none is moved.
+        let Self { xid, opener, held, explicit, asked_at, arrived, granted, queued, tx, rx, streams, deadline, user } = self;
+        (*xid, *opener, *asked_at, *arrived, *deadline) = (None, Side::Initiator, NOT_ASKED, None, Deadline::None);
+        (*held, *explicit, *granted, *queued) = (false, false, false, false);
+        tx.clear();
+        rx.clear();
+        *streams = None;
+        *user = U::default();
     }
 }
 
@@ -303,15 +330,6 @@ impl<U> Exchange<U> {
         match self.deadline {
             Deadline::At(at) => Some(at),
             Deadline::None | Deadline::Unstamped(_) => None,
-        }
-    }
-
-    /// The deadline as OPEN states it.
-    #[inline]
-    pub(super) fn timeout_ms(&self) -> Option<u32> {
-        match self.deadline {
-            Deadline::Unstamped(ms) if self.explicit => Some(ms),
-            _ => None,
         }
     }
 
@@ -412,10 +430,45 @@ impl Rx {
         }
     }
 
+    #[inline]
+    fn clear(&mut self) {
+        let Self { done, discard, fault, credit, kind, accepted, message, message_is_error, held, partial, announce } = self;
+        (*done, *discard, *accepted, *message_is_error, *announce) = (false, false, false, false, false);
+        (*fault, *message, *partial) = (None, None, None);
+        (*credit, *kind, *held) = (RecvCredit::new(0), AnswerKind::One, Held::default());
+    }
+
     /// The application finds this fault, unless it already has an answer or an earlier fault.
     pub(super) fn fail(&mut self, reason: Reason, origin: Origin, sent: bool) {
         if self.fault.is_none() {
             self.fault = Some(Box::new(ExchangeFault { reason, origin, sent }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleared_exchange_is_as_a_new_one() {
+        let reason = || Reason::new(Code::INTERNAL, "");
+        let mut exchange = Exchange::new(Side::Acceptor, Some(Xid(7)), AnswerKind::Many, 8, 9, 10u64);
+        (exchange.held, exchange.explicit, exchange.granted, exchange.queued) = (true, true, true, true);
+        (exchange.asked_at, exchange.arrived, exchange.deadline) = (1, Some(Time::default()), Deadline::Unstamped(2));
+        exchange.streams().broken = Some(reason());
+        let tx = &mut exchange.tx;
+        (tx.state, tx.spare, tx.written, tx.cancel) = (TxState::Resetting(Box::new(reason())), vec![1], 1, Some(Code::CANCELLED));
+        tx.open = Some(OpenFields { method: 1, timeout_ms: None, one_way: true, metadata: None });
+        tx.body = Some(vec![1].into());
+        (tx.accept, tx.body_is_error, tx.watched, tx.stopping) = (true, true, true, true);
+        let rx = &mut exchange.rx;
+        (rx.done, rx.discard, rx.accepted, rx.message_is_error, rx.announce) = (true, true, true, true, true);
+        rx.fail(reason(), Origin::Peer, true);
+        (rx.message, rx.held) = (Some(vec![1]), Held { stream: 1, shared: 1 });
+        let partial = Partial { bytes: vec![1], total: 2, is_error: true, charged: 1, admission: Admission::Waiting };
+        rx.partial = Some(Box::new(partial));
+        exchange.clear();
+        assert_eq!(format!("{exchange:?}"), format!("{:?}", Exchange::<u64>::blank()));
     }
 }

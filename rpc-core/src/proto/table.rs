@@ -5,11 +5,28 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::id::{ExchangeKey, Xid};
 
+/// What a slot of a [`Table`] holds while it is free: values are made where they stay, and what a slot has had before is
+/// cleared and used again, because moving one costs more than all else that is done with it.
+pub(super) trait Blank {
+    /// A value that stands for none.
+    fn blank() -> Self;
+
+    /// Lets go of all that it holds, and is as `blank` makes it.
+    fn clear(&mut self);
+}
+
 /// A slab whose keys go stale when their entry is removed.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    entries: Vec<(u32, Option<T>)>,
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    live: bool,
+    value: T,
 }
 
 impl<T> Default for Table<T> {
@@ -18,19 +35,12 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T> Table<T> {
-    #[inline(always)]
-    pub(super) fn insert(&mut self, value: T) -> ExchangeKey {
-        let key = self.reserve();
-        self.fill(key, value);
-        key
-    }
-
+impl<T: Blank> Table<T> {
     /// A key for a value that may come: [`fill`](Self::fill) or [`vacate`](Self::vacate) its slot.
     #[inline]
     pub(super) fn reserve(&mut self) -> ExchangeKey {
         match self.free.pop() {
-            Some(slot) => ExchangeKey { slot, generation: self.entries[slot as usize].0 },
+            Some(slot) => ExchangeKey { slot, generation: self.entries[slot as usize].generation },
             None => self.grow(),
         }
     }
@@ -38,53 +48,55 @@ impl<T> Table<T> {
     #[cold]
     fn grow(&mut self) -> ExchangeKey {
         let slot = u32::try_from(self.entries.len()).expect("a session has fewer than 2^32 exchanges");
-        self.entries.push((0, None));
+        self.entries.push(Entry { generation: 0, live: false, value: T::blank() });
         ExchangeKey { slot, generation: 0 }
     }
 
     /// Whether a key was reserved, and is neither filled nor vacated.
     pub(super) fn is_reserved(&self, key: ExchangeKey) -> bool {
         // The generation of a slot that is free is that of its next key, which nobody has.
-        self.entries.get(key.slot as usize).is_some_and(|(generation, value)| *generation == key.generation && value.is_none())
+        self.entries.get(key.slot as usize).is_some_and(|entry| entry.generation == key.generation && !entry.live)
     }
 
-    /// The value of a key that was reserved.
-    #[inline(always)]
-    pub(super) fn fill(&mut self, key: ExchangeKey, value: T) {
+    /// The value of a key that was reserved, blank as it is.
+    #[inline]
+    pub(super) fn fill(&mut self, key: ExchangeKey) -> &mut T {
         debug_assert!(self.is_reserved(key));
-        self.entries[key.slot as usize].1 = Some(value);
+        let entry = &mut self.entries[key.slot as usize];
+        entry.live = true;
+        &mut entry.value
     }
 
     /// The value of a key that was reserved will not come.
     #[inline]
     pub(super) fn vacate(&mut self, key: ExchangeKey) {
         debug_assert!(self.is_reserved(key));
-        let generation = &mut self.entries[key.slot as usize].0;
+        let generation = &mut self.entries[key.slot as usize].generation;
         *generation = generation.wrapping_add(1);
         self.free.push(key.slot);
     }
 
     #[inline]
     pub(super) fn get(&self, key: ExchangeKey) -> Option<&T> {
-        let (generation, value) = self.entries.get(key.slot as usize)?;
-        if *generation == key.generation { value.as_ref() } else { None }
+        let entry = self.entries.get(key.slot as usize)?;
+        if entry.generation == key.generation && entry.live { Some(&entry.value) } else { None }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: ExchangeKey) -> Option<&mut T> {
-        let (generation, value) = self.entries.get_mut(key.slot as usize)?;
-        if *generation == key.generation { value.as_mut() } else { None }
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        if entry.generation == key.generation && entry.live { Some(&mut entry.value) } else { None }
     }
 
-    /// Drops the entry where it lies: moving it out would copy it for nothing.
     #[inline]
     pub(super) fn remove(&mut self, key: ExchangeKey) {
-        if let Some((generation, value)) = self.entries.get_mut(key.slot as usize)
-            && *generation == key.generation
-            && value.is_some()
+        if let Some(entry) = self.entries.get_mut(key.slot as usize)
+            && entry.generation == key.generation
+            && entry.live
         {
-            *value = None;
-            *generation = generation.wrapping_add(1);
+            entry.value.clear();
+            entry.live = false;
+            entry.generation = entry.generation.wrapping_add(1);
             self.free.push(key.slot);
         }
     }
@@ -94,20 +106,20 @@ impl<T> Table<T> {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter().filter_map(|(_, value)| value.as_ref())
+        self.entries.iter().filter(|entry| entry.live).map(|entry| &entry.value)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (ExchangeKey, &T)> {
-        self.entries.iter().enumerate().filter_map(|(slot, (generation, value))| {
-            let key = ExchangeKey { slot: slot as u32, generation: *generation };
-            value.as_ref().map(|value| (key, value))
+        self.entries.iter().enumerate().filter(|(_, entry)| entry.live).map(|(slot, entry)| {
+            let key = ExchangeKey { slot: slot as u32, generation: entry.generation };
+            (key, &entry.value)
         })
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ExchangeKey, &mut T)> {
-        self.entries.iter_mut().enumerate().filter_map(|(slot, (generation, value))| {
-            let key = ExchangeKey { slot: slot as u32, generation: *generation };
-            value.as_mut().map(|value| (key, value))
+        self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.live).map(|(slot, entry)| {
+            let key = ExchangeKey { slot: slot as u32, generation: entry.generation };
+            (key, &mut entry.value)
         })
     }
 }
@@ -210,28 +222,46 @@ impl Hasher for DenseHasher {
 mod tests {
     use super::*;
 
+    impl Blank for &'static str {
+        fn blank() -> Self {
+            ""
+        }
+
+        fn clear(&mut self) {
+            *self = "";
+        }
+    }
+
+    fn insert(table: &mut Table<&'static str>, value: &'static str) -> ExchangeKey {
+        let key = table.reserve();
+        assert_eq!(*table.fill(key), "", "a slot is blank whatever it has held");
+        *table.get_mut(key).unwrap() = value;
+        key
+    }
+
     #[test]
     fn a_key_goes_stale_with_its_entry() {
         let mut table = Table::default();
-        let first = table.insert("first");
+        let first = insert(&mut table, "first");
         table.remove(first);
-        let second = table.insert("second");
+        let second = insert(&mut table, "second");
         assert_eq!(first.slot, second.slot, "slots are used again");
         assert_eq!((table.get(first), table.get(second)), (None, Some(&"second")));
         table.remove(first);
         assert_eq!(table.len(), 1);
+        assert_eq!(table.values().collect::<Vec<_>>(), [&"second"]);
     }
 
     #[test]
     fn a_reserved_key_has_no_value_until_it_is_filled_and_is_stale_when_it_is_vacated() {
-        let mut table = Table::default();
+        let mut table: Table<&'static str> = Table::default();
         let (first, second) = (table.reserve(), table.reserve());
         assert_eq!((table.len(), table.get(first), table.is_reserved(first)), (2, None, true));
-        table.fill(first, "first");
+        *table.fill(first) = "first";
         assert_eq!((table.get(first), table.is_reserved(first)), (Some(&"first"), false));
         table.vacate(second);
         assert!(!table.is_reserved(second));
-        let third = table.insert("third");
+        let third = insert(&mut table, "third");
         assert_eq!((third.slot, table.get(second), table.len()), (second.slot, None, 2), "slots are used again");
         table.remove(first);
         assert!(!table.is_reserved(first));

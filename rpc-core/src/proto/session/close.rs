@@ -39,7 +39,7 @@ pub struct Closed {
     pub untaken: u64,
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// This side opens no further exchanges. What is live runs on; S_CLOSE goes out behind the calls that are queued.
     pub fn close(&mut self) {
         self.closing.asked = true;

@@ -5,11 +5,12 @@ use super::{Extras, OpenCommand, Session, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Side};
 use crate::proto::batch::Batch;
+use crate::proto::credit::{RecvCredit, SendCredit};
 use crate::proto::error::{ExchangeFault, Origin};
 use crate::proto::exchange::{AnswerKind, Body, Deadline, Exchange, OpenFields, TxState};
 use crate::wire::frame::Reason;
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Opens an exchange. Nothing is written before [`flush`](Self::flush); until its OPEN is written, dropping it
     /// leaves no trace on the wire. Calls beyond the exchanges that the peer grants wait here.
     ///
@@ -30,15 +31,18 @@ impl<U> Session<U> {
             let text = format!("the arguments take {size} bytes, and the peer accepts messages of {}", self.peer.message);
             return Err(ExchangeFault { reason: Reason::new(Code::TOO_LARGE, text), origin: Origin::Local, sent: false });
         }
-        let mut exchange = self.prepare(&command, user);
-        let OpenCommand { method, body, answer, .. } = command;
+        let (deadline, peer_window) = (self.deadline_of(&command), self.peer.stream);
+        let OpenCommand { method, timeout, body, more, answer } = command;
         let granted = self.opened < self.opens_max && self.waiting.is_empty();
-        let (timeout_ms, one_way) = (exchange.timeout_ms(), answer == AnswerKind::None);
+        let (timeout_ms, one_way) = (timeout.map(millis), answer == AnswerKind::None);
+        let (key, exchange) = self.call(method, answer, deadline, timeout.is_some());
+        exchange.user = user;
+        exchange.tx.credit = SendCredit::new(peer_window);
+        exchange.tx.state = if more { TxState::Open } else { TxState::Ending };
         exchange.tx.open = Some(OpenFields { method, timeout_ms, one_way, metadata: extras.metadata });
         exchange.tx.body = Some(body);
         exchange.granted = granted;
         exchange.queued = true;
-        let key = self.insert(exchange, method);
         self.set_urgency(key, extras.urgency);
         if granted {
             self.opened += 1;
@@ -49,32 +53,43 @@ impl<U> Session<U> {
         Ok(key)
     }
 
-    /// An exchange of this side, before anything of it is written.
-    #[inline(always)]
-    pub(super) fn prepare(&self, command: &OpenCommand, user: U) -> Exchange<U> {
-        let (send, receive) = (self.peer.stream, self.config.windows.stream);
-        let mut exchange = Exchange::new(Side::Initiator, None, command.answer, send, receive, user);
-        exchange.held = true;
-        exchange.tx.state = if command.more { TxState::Open } else { TxState::Ending };
-        exchange.rx.done = command.answer == AnswerKind::None;
-        exchange.explicit = command.timeout.is_some();
-        exchange.deadline = match command.timeout {
+    /// The deadline of a call of this side, which has no time yet.
+    #[inline]
+    pub(super) fn deadline_of(&self, command: &OpenCommand) -> Deadline {
+        match command.timeout {
             Some(timeout) => Deadline::Unstamped(millis(timeout)),
             None if command.more || command.answer == AnswerKind::Many => Deadline::None,
             None => Deadline::Unstamped(self.default_deadline_ms),
-        };
-        exchange
+        }
     }
 
-    /// Keeps an exchange, and remembers that its deadline has no time yet.
-    #[inline(always)]
-    pub(super) fn insert(&mut self, exchange: Exchange<U>, method: u32) -> ExchangeKey {
-        let timed = exchange.deadline != Deadline::None;
-        let key = self.exchanges.insert(exchange);
+    /// An exchange of this side, before anything of it is written.
+    #[inline]
+    pub(super) fn call(
+        &mut self,
+        method: u32,
+        answer: AnswerKind,
+        deadline: Deadline,
+        explicit: bool,
+    ) -> (ExchangeKey, &mut Exchange<U>) {
+        let (key, window) = (self.exchanges.reserve(), self.config.windows.stream);
         self.note_method(key, method);
-        if timed {
+        if deadline != Deadline::None {
             self.unstamped.push(key);
         }
+        let exchange = self.exchanges.fill(key);
+        exchange.opener = Side::Initiator;
+        (exchange.held, exchange.explicit, exchange.deadline) = (true, explicit, deadline);
+        (exchange.rx.kind, exchange.rx.done) = (answer, answer == AnswerKind::None);
+        exchange.rx.credit = RecvCredit::new(window);
+        (key, exchange)
+    }
+
+    /// Keeps an exchange of the peer's.
+    pub(super) fn insert(&mut self, exchange: Exchange<U>, method: u32) -> ExchangeKey {
+        let key = self.exchanges.reserve();
+        *self.exchanges.fill(key) = exchange;
+        self.note_method(key, method);
         key
     }
 

@@ -10,7 +10,7 @@ use crate::proto::exchange::Deadline;
 use crate::proto::time::Time;
 use crate::wire::frame::Reason;
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Puts times to the deadlines that were set since the last call.
     pub fn stamp(&mut self, now: Time) {
         self.stamp_wanted = false;

@@ -160,7 +160,7 @@ impl Note {
     }
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Remembers that an exchange waits for credit, and has the driver put a time to it.
     #[cold]
     pub(super) fn note_stall(&mut self, key: ExchangeKey, wait: Wait, link: Link, out: &mut Outbox) {

@@ -231,7 +231,7 @@ pub struct Session<U> {
     failed: Option<Reason>,
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// A session that this side opened (`Side::Initiator`) or accepted. What the peer grants comes with
     /// [`granted`](Self::granted).
     pub fn new(side: Side, config: SessionConfig) -> Self {
@@ -610,7 +610,7 @@ impl<U> Session<U> {
 /// Before a queue grows: exchanges that ended while they stood in it are swept out before they outnumber those that live.
 /// A peer that gives no credit could else make it grow by opening and cancelling.
 #[inline]
-fn sweep<U>(queue: &mut VecDeque<ExchangeKey>, exchanges: &Table<Exchange<U>>) {
+fn sweep<U: Default>(queue: &mut VecDeque<ExchangeKey>, exchanges: &Table<Exchange<U>>) {
     if queue.len() > 2 * exchanges.len() + 32 {
         queue.retain(|key| exchanges.get(*key).is_some());
     }

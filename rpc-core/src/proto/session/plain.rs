@@ -40,7 +40,7 @@ impl Fresh {
     }
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Takes `frame`, read at `now`, if it is an OPEN with all there is to a call and nothing that few calls have. Yields the
     /// call and its encoded arguments. Otherwise nothing has happened, and the frame is for
     /// [`handle_frame`](Self::handle_frame).
@@ -135,7 +135,7 @@ impl<U> Session<U> {
         exchange.rx.done = true;
         (exchange.held, exchange.arrived) = (true, Some(arrived));
         exchange.deadline = self.deadline_at(arrived, timeout);
-        self.exchanges.fill(key, exchange);
+        *self.exchanges.fill(key) = exchange;
         self.note_method(key, method);
         self.ids.insert(xid, key);
     }

@@ -46,7 +46,7 @@ struct Opening<'f> {
     bytes: &'f [u8],
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Handles a frame of session or exchange scope that was read at `now`. `user` makes what is attached to an exchange that it opens.
     ///
     /// # Errors

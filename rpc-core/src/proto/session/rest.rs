@@ -30,7 +30,7 @@ impl Resting {
     }
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// The session as it can be kept while nothing happens in it, with `owner`'s bytes in front. `None` where something is
     /// under way, or due, or queued.
     pub fn rest(&self, owner: &[u64], now: Time) -> Option<Resting> {

@@ -9,7 +9,7 @@ use crate::proto::error::{ExchangeFault, Origin};
 use crate::proto::exchange::{AnswerKind, Exchange, Held};
 use crate::wire::frame::Reason;
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// A handler takes no more of its input: the peer is asked to stop sending it.
     pub fn stop(&mut self, key: ExchangeKey) {
         self.abandon_rx(key, Code::NO_ERROR);

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{Extras, Link, OpenCommand, Session, Wait};
+use super::{Extras, Link, OpenCommand, SendCredit, Session, Wait, millis};
 use crate::code::Code;
 use crate::id::{ExchangeKey, Xid};
 use crate::metadata::Metadata;
@@ -45,7 +45,7 @@ enum Turn {
     Connection,
 }
 
-impl<U> Session<U> {
+impl<U: Default> Session<U> {
     /// Whether data could be written, credit of the exchanges aside.
     #[inline]
     fn has_data(&self) -> bool {
@@ -156,30 +156,33 @@ impl<U> Session<U> {
             self.flush(out);
             return result;
         };
-        let mut exchange = self.prepare(&command, user);
-        let xid = Xid(self.next_local);
-        let timeout_ms = exchange.timeout_ms().map(u64::from);
-        let mut flags = if command.more { flag::EOM } else { flag::EOM | flag::END };
-        flags |= if command.answer == AnswerKind::None { flag::ONEWAY } else { 0 };
+        let (deadline, xid) = (self.deadline_of(&command), Xid(self.next_local));
+        let OpenCommand { method, timeout, body, more, answer } = command;
+        let bytes = body.as_slice();
+        let timeout_ms = timeout.map(|timeout| millis(timeout).into());
+        let mut flags = if more { flag::EOM } else { flag::EOM | flag::END };
+        flags |= if answer == AnswerKind::None { flag::ONEWAY } else { 0 };
         flags |= if timeout_ms.is_some() { flag::EXT } else { 0 };
         let mut head = exchange_head(kind::OPEN, flags, link.sid, xid);
         let ids = head.len();
-        Open { method: command.method.into(), timeout_ms, total: None }.write(&mut head);
+        Open { method: method.into(), timeout_ms, total: None }.write(&mut head);
         let taken = charge(head.len() - ids + bytes.len());
         self.send.take(taken);
+        let (asked_at, window) = (self.tx_count, self.peer.stream);
         self.tx_count += 1;
         out.frame(&mut head, bytes, taken);
-        exchange.tx.credit.take(taken);
-        exchange.tx.state = if command.more { TxState::Open } else { TxState::Done };
-        exchange.xid = Some(xid);
-        exchange.asked_at = self.tx_count - 1;
-        exchange.granted = true;
-        if let Body::Inline(bytes) = command.body {
-            exchange.tx.spare = bytes;
-        }
         self.opened += 1;
         self.next_local += 2;
-        let key = self.insert(exchange, command.method);
+        let (key, exchange) = self.call(method, answer, deadline, timeout.is_some());
+        exchange.user = user;
+        exchange.xid = Some(xid);
+        exchange.asked_at = asked_at;
+        exchange.granted = true;
+        exchange.tx.credit = SendCredit::resumed(window, taken);
+        exchange.tx.state = if more { TxState::Open } else { TxState::Done };
+        if let Body::Inline(bytes) = body {
+            exchange.tx.spare = bytes;
+        }
         self.ids.insert(xid, key);
         self.flush(out);
         Ok(key)
