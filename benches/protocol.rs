@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rpc_core::id::{ExchangeKey, Sid, Side};
+use rpc_core::pool;
 use rpc_core::proto::outbox::{Output, SessionSlot};
 use rpc_core::proto::{Answer, AnswerKind, Batch, Input, Items, Limits, Link, OpenCommand, Outbox, Session, SessionEvent, Time};
 use rpc_core::wire::frame::{Frame, Mode};
@@ -51,45 +52,60 @@ impl End {
         }
     }
 
-    /// Handles what was heard.
-    fn handle(&mut self, mut each: impl FnMut(&mut Session<()>, &mut Outbox, SessionEvent)) {
+    /// Hands over what was heard.
+    fn frames(&mut self, mut each: impl FnMut(&mut Session<()>, &mut Outbox, &Frame<'_>)) {
         while let Some(raw) = self.input.next_frame(1 << 24).expect("frames are sound") {
             let frame = Frame::read(raw, Mode::Multi).expect("frames are sound");
-            let event = self.session.handle_frame(&frame, Time::default(), || ()).expect("the peer keeps the rules");
-            if let Some(event) = event {
-                each(&mut self.session, &mut self.out, event);
-            }
+            each(&mut self.session, &mut self.out, &frame);
             self.session.flush(&mut self.out);
         }
     }
+
+    /// Handles what was heard.
+    fn handle(&mut self, mut each: impl FnMut(&mut Session<()>, &mut Outbox, SessionEvent)) {
+        self.frames(|session, out, frame| {
+            if let Some(event) = event(session, frame) {
+                each(session, out, event);
+            }
+        });
+    }
+}
+
+fn event(session: &mut Session<()>, frame: &Frame<'_>) -> Option<SessionEvent> {
+    session.handle_frame(frame, Time::default(), || ()).expect("the peer keeps the rules")
 }
 
 fn command(body: &[u8], answer: AnswerKind) -> OpenCommand {
     OpenCommand { method: 0, timeout: None, body: body.to_vec().into(), more: false, answer }
 }
 
-/// `in_flight` calls of 64 bytes there and back.
-fn calls(client: &mut End, server: &mut End, in_flight: usize) {
-    for _ in 0..in_flight {
-        client.session.open_now(command(&[7; 64], AnswerKind::One), (), &mut client.out).expect("there is room");
-    }
+/// `in_flight` calls of 64 bytes there and back: as drivers handle them, where they are `plain`, or as any frame is handled.
+fn calls(client: &mut End, server: &mut End, in_flight: usize, plain: bool) {
+    let open = |_| client.session.open_now(command(&[7; 64], AnswerKind::One), (), &mut client.out).expect("there is room");
+    let mut calls: Vec<ExchangeKey> = (0..in_flight).map(open).collect();
     client.deliver(server);
-    server.handle(|session, out, event| match event {
-        SessionEvent::Opened { key, body, .. } => session.answer_now(key, body.into(), false, out),
-        other => panic!("{other:?}"),
+    server.frames(|session, out, frame| {
+        if plain && let Some((fresh, args)) = session.receive_call(frame, Time::default()) {
+            session.answer_fresh(fresh, None, || (), pool::copy(args).into(), false, out);
+            return;
+        }
+        match event(session, frame) {
+            Some(SessionEvent::Opened { key, body, .. }) => session.answer_now(key, body.into(), false, out),
+            other => panic!("{other:?}"),
+        }
     });
     server.deliver(client);
-    let mut answers = 0;
-    client.handle(|session, _, event| match event {
-        SessionEvent::Readable(key) => {
-            let Answer::Message(bytes) = session.take_answer(key) else { panic!("an answer is there") };
-            black_box(bytes);
-            session.release(key);
-            answers += 1;
+    // In the order in which they were asked for.
+    calls.reverse();
+    client.frames(|session, _, frame| {
+        if !plain || session.receive_answer(frame).is_none() {
+            let event = event(session, frame);
+            assert!(matches!(event, Some(SessionEvent::Readable(_))), "{event:?}");
         }
-        other => panic!("{other:?}"),
+        let Answer::Message(bytes) = session.take_answer(calls.pop().expect("it was asked for")) else { panic!("it is there") };
+        pool::give(black_box(bytes));
     });
-    assert_eq!(answers, in_flight);
+    assert_eq!(calls, []);
 }
 
 /// A stream that stays open.
@@ -136,9 +152,11 @@ fn protocol(c: &mut Criterion) {
     for in_flight in [1, 64, 1024] {
         let (mut client, mut server) = (End::new(Side::Initiator), End::new(Side::Acceptor));
         group.throughput(Throughput::Elements(in_flight as u64));
-        group.bench_function(format!("{in_flight} calls of 64 bytes"), |b| {
-            b.iter(|| calls(&mut client, &mut server, in_flight));
-        });
+        for (way, plain) in [("", true), (", as any frames", false)] {
+            group.bench_function(format!("{in_flight} calls of 64 bytes{way}"), |b| {
+                b.iter(|| calls(&mut client, &mut server, in_flight, plain));
+            });
+        }
     }
     for count in [1, 100, 1000] {
         let (mut client, mut server) = (End::new(Side::Initiator), End::new(Side::Acceptor));

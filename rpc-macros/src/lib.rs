@@ -61,6 +61,7 @@ mod shape;
 /// |---|---|---|
 /// | `&str`, `&[u8]` | text, bytes | a borrow of the received frame |
 /// | `Vec<u8>`, `&Vec<u8>`, `Option<Vec<u8>>` | bytes, not element by element | the value |
+/// | `Bytes` | bytes | a part of the message, and no copy, where it is half of one of 64 KiB or more |
 /// | `&[T]` | a sequence | a borrow of a decoded `Vec<T>` |
 /// | `T`, `&T` | `T` by serde | the value, or a borrow of it |
 /// | `rpc::Streaming<T>` | a stream, at most one, after the other arguments | the stream |

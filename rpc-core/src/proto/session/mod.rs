@@ -19,6 +19,7 @@ mod rest;
 mod ring;
 mod take;
 mod transmit;
+mod writer;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
