@@ -33,7 +33,7 @@ impl Plan {
         let names: Vec<&str> =
             if words.plain.is_empty() { systems::names() } else { words.plain.iter().map(String::as_str).collect() };
         let workloads = match words.text("workloads") {
-            Some(list) => list.split(',').map(Workload::find).collect::<Outcome<_>>()?,
+            Some(list) => list.split(',').map(Workload::find).collect::<Result<_, _>>()?,
             None => Workload::ALL.to_vec(),
         };
         let core = |name: &str, default: usize| std::env::var(name).map_or(Ok(default), |core| core.parse());

@@ -3,14 +3,8 @@
 use std::fmt::Write;
 
 use crate::systems::Kind;
-use crate::table::{Spread, short};
+use crate::table::{Bar, Spread, short};
 use crate::workload::{Figure, Workload};
-
-pub(crate) struct Bar {
-    pub(crate) name: &'static str,
-    pub(crate) spread: Spread,
-    pub(crate) kind: Kind,
-}
 
 pub(crate) struct Theme {
     pub(crate) name: &'static str,

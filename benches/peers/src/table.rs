@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use crate::neighbour::Outcome;
-use crate::plot::Bar;
 use crate::systems::{About, Kind};
 use crate::workload::{Figure, Workload};
 
@@ -46,6 +45,13 @@ pub(crate) enum Cell {
     Lacks(&'static str),
     /// What went wrong.
     Failed(String),
+}
+
+/// A figure of a system, to be drawn.
+pub(crate) struct Bar {
+    pub(crate) name: &'static str,
+    pub(crate) spread: Spread,
+    pub(crate) kind: Kind,
 }
 
 /// A median with the lowest and the highest.

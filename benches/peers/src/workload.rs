@@ -1,7 +1,5 @@
 //! The workloads. benches/README.md says what they are.
 
-use crate::neighbour::Outcome;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
     W1,
@@ -35,8 +33,12 @@ impl Figure {
 impl Workload {
     pub(crate) const ALL: [Self; 7] = [Self::W1, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6, Self::W7];
 
-    pub(crate) fn find(name: &str) -> Outcome<Self> {
-        Self::ALL.into_iter().find(|workload| workload.name() == name).ok_or_else(|| format!("no workload {name}").into())
+    /// The one with a name.
+    ///
+    /// # Errors
+    /// There is none; in words.
+    pub(crate) fn find(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|workload| workload.name() == name).ok_or_else(|| format!("no workload {name}"))
     }
 
     pub(crate) fn name(self) -> &'static str {
