@@ -1,8 +1,11 @@
 //! What a connection makes of a peer's bytes: handshake, garbage, limits; and that no bytes at all make the pure half
 //! panic or keep more than it announced.
 
+mod greeting;
+
 use std::time::Duration;
 
+use greeting::{frame, greeting, hello};
 use proptest::prelude::*;
 use rpc_core::code::Code;
 use rpc_core::id::{Sid, Side, Xid};
@@ -40,7 +43,7 @@ impl Acceptor {
     /// An acceptor behind its handshake.
     fn open(limits: Limits) -> Self {
         let mut acceptor = Self::new(limits);
-        acceptor.feed(&greeting(&hello())).unwrap();
+        acceptor.feed(&greeting(&hello(Mode::Multi))).unwrap();
         acceptor.written();
         acceptor
     }
@@ -82,33 +85,6 @@ impl Acceptor {
     }
 }
 
-fn hello() -> Hello {
-    Hello {
-        versions: (1, 1),
-        mode: Mode::Multi,
-        max_frame: 1 << 16,
-        codecs: vec![1],
-        units: 0,
-        required_units: 0,
-        connection_window: 1 << 20,
-        sessions: 128,
-        keepalive_interval_ms: 0,
-        keepalive_timeout_ms: 0,
-    }
-}
-
-fn frame(mut head: HeadBuf, body: &[u8]) -> Vec<u8> {
-    let mut bytes = head.finish(body.len()).to_vec();
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-fn greeting(hello: &Hello) -> Vec<u8> {
-    let mut body = Vec::new();
-    hello.write(&mut body);
-    [PREFACE.to_vec(), frame(HeadBuf::new(kind::HELLO, 0), &body)].concat()
-}
-
 fn open_session(sid: u64) -> Vec<u8> {
     let open =
         SessionOpen { service: "Kv".into(), fingerprint: 0, codecs: vec![1], windows: Limits::default().windows(), weight: 16 };
@@ -138,10 +114,10 @@ fn strangers_are_told_apart_by_their_first_bytes() {
 #[test]
 fn a_handshake_that_does_not_fit_is_refused_with_its_reason() {
     let cases = [
-        (Hello { versions: (2, 9), ..hello() }, Code::VERSION),
-        (Hello { mode: Mode::Single, ..hello() }, Code::MODE),
-        (Hello { codecs: vec![7, 8], ..hello() }, Code::NO_CODEC),
-        (Hello { required_units: 4, ..hello() }, Code::UNIT),
+        (Hello { versions: (2, 9), ..hello(Mode::Multi) }, Code::VERSION),
+        (Hello { mode: Mode::Single, ..hello(Mode::Multi) }, Code::MODE),
+        (Hello { codecs: vec![7, 8], ..hello(Mode::Multi) }, Code::NO_CODEC),
+        (Hello { required_units: 4, ..hello(Mode::Multi) }, Code::UNIT),
     ];
     for (hello, code) in cases {
         let mut acceptor = Acceptor::new(Limits::default());
@@ -162,7 +138,7 @@ fn a_handshake_that_does_not_fit_is_refused_with_its_reason() {
 fn common_codecs_keep_the_initiators_order_and_stand_there_once() {
     let codecs = [9, 2].into_iter().chain(std::iter::repeat_n(1, 2000)).chain([2]).collect();
     let mut acceptor = Acceptor::with(handshake(Side::Acceptor, Mode::Multi, &[Mode::Multi], &[1, 2]), Limits::default());
-    acceptor.feed(&greeting(&Hello { codecs, ..hello() })).unwrap();
+    acceptor.feed(&greeting(&Hello { codecs, ..hello(Mode::Multi) })).unwrap();
     assert_eq!(acceptor.connection.negotiated().codecs, [2, 1]);
 }
 
@@ -171,7 +147,7 @@ fn the_acceptor_chooses_the_keepalive_for_both() {
     let mut limits = Limits::default();
     (limits.keepalive_interval, limits.keepalive_timeout) = (Duration::from_secs(3), Duration::from_secs(2));
     let mut acceptor = Acceptor::new(limits);
-    assert_eq!(acceptor.feed(&greeting(&hello())).unwrap(), ["Connected"]);
+    assert_eq!(acceptor.feed(&greeting(&hello(Mode::Multi))).unwrap(), ["Connected"]);
     let mut initiator = Acceptor::with(handshake(Side::Initiator, Mode::Multi, &[], &[1]), Limits::default());
     assert_eq!(initiator.feed(&acceptor.written()).unwrap(), ["Connected"]);
     let negotiated = initiator.connection.negotiated();
@@ -243,7 +219,7 @@ fn replies_are_counted_until_they_are_passed_on() {
 #[test]
 fn a_second_hello_is_a_breach() {
     let mut acceptor = Acceptor::open(Limits::default());
-    let greeting = greeting(&hello());
+    let greeting = greeting(&hello(Mode::Multi));
     assert_eq!(code_of(acceptor.feed(&greeting[PREFACE.len()..])), Code::UNKNOWN_FRAME);
 }
 

@@ -2,17 +2,18 @@
 
 #[expect(dead_code, reason = "other tests use more of it")]
 mod bench;
+mod greeting;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bench::{Bench, key_of};
+use greeting::{greeting, hello};
 use proptest::prelude::*;
 use rpc_core::id::{ExchangeKey, Side, Xid};
 use rpc_core::proto::outbox::Output;
 use rpc_core::proto::{AnswerKind, Connection, Handshake, Input, Items, Limits, Outbox, Time};
 use rpc_core::wire::frame::{Frame, Mode, exchange_head, flag, kind};
-use rpc_core::wire::hello::{Hello, PREFACE};
 use rpc_core::wire::{HeadBuf, varint};
 
 const ITEM: usize = 100;
@@ -284,28 +285,12 @@ fn what_a_stream_has_grown_by_counts_until_it_is_over_and_a_session_stays_awake_
 /// An open connection of a server, and the bytes that a client sends it.
 fn connection() -> (Connection, Outbox, Input) {
     let limits = Limits::default();
-    let hello = Hello {
-        versions: (1, 1),
-        mode: Mode::Single,
-        max_frame: 1 << 20,
-        codecs: vec![1],
-        units: 0,
-        required_units: 0,
-        connection_window: 1 << 20,
-        sessions: 1,
-        keepalive_interval_ms: 0,
-        keepalive_timeout_ms: 0,
-    };
-    let mut body = Vec::new();
-    hello.write(&mut body);
     let handshake =
         Handshake { side: Side::Acceptor, mode: Mode::Multi, modes: vec![Mode::Single, Mode::Multi], codecs: vec![1] };
     let mut out = Outbox::new(limits.connection_window);
     let mut connection = Connection::new(handshake, limits, Time::default());
     let mut input = Input::new(1 << 16);
-    feed(&mut input, &PREFACE);
-    feed(&mut input, HeadBuf::new(kind::HELLO, 0).finish(body.len()));
-    feed(&mut input, &body);
+    feed(&mut input, &greeting(&hello(Mode::Single)));
     while connection.next_event(Time::default(), &mut input).unwrap().is_some() {}
     connection.flush(&mut out);
     out.swap(&mut Output::default());

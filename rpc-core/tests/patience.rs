@@ -2,19 +2,20 @@
 
 #[expect(dead_code, reason = "other tests use more of it")]
 mod bench;
+mod greeting;
 
 use std::time::Duration;
 
 use bench::{Bench, WHOLE, key_of};
+use greeting::{frame, greeting, hello};
 use rpc_core::code::Code;
 use rpc_core::id::{Sid, Side, Xid};
 use rpc_core::proto::outbox::Output;
 use rpc_core::proto::{
     Allowance, Connection, ConnectionError, ConnectionEvent, Handshake, Input, Limits, Outbox, ProtocolError, Time, Toll,
 };
-use rpc_core::wire::HeadBuf;
 use rpc_core::wire::frame::{Mode, Open, Reason, Reset, exchange_head, flag, kind, session_head};
-use rpc_core::wire::hello::{Hello, PREFACE, SessionOpen};
+use rpc_core::wire::hello::SessionOpen;
 
 fn at(ms: u64) -> Time {
     Time::from_micros(ms * 1000)
@@ -174,21 +175,7 @@ impl Acceptor {
         let handshake = Handshake { side: Side::Acceptor, mode: Mode::Multi, modes: vec![Mode::Multi], codecs: vec![1] };
         let out = Outbox::new(limits.connection_window);
         let mut acceptor = Self { connection: Connection::new(handshake, limits, at(0)), out, input: Input::new(4096), next: 0 };
-        let hello = Hello {
-            versions: (1, 1),
-            mode: Mode::Multi,
-            max_frame: 1 << 16,
-            codecs: vec![1],
-            units: 0,
-            required_units: 0,
-            connection_window: 1 << 20,
-            sessions: 128,
-            keepalive_interval_ms: 0,
-            keepalive_timeout_ms: 0,
-        };
-        let mut body = Vec::new();
-        hello.write(&mut body);
-        acceptor.feed(&[PREFACE.to_vec(), frame(HeadBuf::new(kind::HELLO, 0), &body)].concat(), at(0)).unwrap();
+        acceptor.feed(&greeting(&hello(Mode::Multi)), at(0)).unwrap();
         acceptor
     }
 
@@ -220,10 +207,6 @@ impl Acceptor {
         self.next += 2;
         self.feed(&frame(session_head(kind::S_OPEN, 0, Some(Sid(self.next - 2))), &body), now)
     }
-}
-
-fn frame(mut head: HeadBuf, body: &[u8]) -> Vec<u8> {
-    [head.finish(body.len()), body].concat()
 }
 
 #[test]
