@@ -10,13 +10,14 @@ use bench::{Bench, WHOLE};
 use proptest::prelude::*;
 use rpc_core::id::{ExchangeKey, Side, Xid};
 use rpc_core::proto::{AnswerKind, Fresh, Limits, OpenCommand, SessionEvent};
-use rpc_core::wire::frame::{Open, exchange_head, flag, kind, session_head};
+use rpc_core::wire::frame::{Beside, DEFAULT_URGENCY, Open, exchange_head, flag, kind, session_head};
 
 /// What comes, or what the application does.
 #[derive(Debug, Clone)]
 enum Step {
-    /// The peer calls: with these flags, this time, so many bytes; and so many bytes are the answer, if there is one at once.
-    Called { flags: u8, method: u64, timeout: Option<u64>, len: usize, answer: Option<usize> },
+    /// The peer calls: with these flags, this time, so urgently, with so many bytes; and so many are the answer, if there is one
+    /// at once.
+    Called { flags: u8, method: u64, timeout: Option<u64>, urgency: u8, len: usize, answer: Option<usize> },
     /// The peer answers a call of this side, by its number.
     Answered { call: usize, flags: u8, len: usize },
     /// The peer wants no more of one of its calls, or resets its side of one of this side's.
@@ -37,13 +38,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let flags = prop_oneof![8 => Just(WHOLE), 1 => Just(WHOLE | flag::ONEWAY), 1 => Just(flag::EOM), 1 => Just(flag::END)];
-    let len = || prop_oneof![6 => 0usize..100, 1 => 500usize..700, 1 => 1900usize..2100];
+    let len = || prop_oneof![3 => 0usize..10, 3 => 0usize..100, 1 => 500usize..700, 1 => 1900usize..2100];
     let timeout = prop_oneof![4 => Just(None), 1 => (0u64..5000).prop_map(Some)];
     let answer = prop_oneof![3 => Just(AnswerKind::One), 1 => Just(AnswerKind::Many), 1 => Just(AnswerKind::None)];
-    let ends = prop_oneof![6 => Just(WHOLE), 1 => Just(WHOLE | flag::ERR), 1 => Just(flag::EOM), 1 => Just(flag::END)];
+    let ends =
+        prop_oneof![6 => Just(WHOLE), 1 => Just(WHOLE | flag::ERR), 1 => Just(flag::EOM), 1 => Just(flag::END), 2 => Just(0)];
+    let urgency = prop_oneof![6 => Just(DEFAULT_URGENCY), 1 => 0u8..8];
     prop_oneof![
-        8 => (flags, 0u64..3, timeout, len(), proptest::option::weighted(0.7, len()))
-            .prop_map(|(flags, method, timeout, len, answer)| Step::Called { flags, method, timeout, len, answer }),
+        8 => (flags, 0u64..3, timeout, urgency, len(), proptest::option::weighted(0.7, len()))
+            .prop_map(|(flags, method, timeout, urgency, len, answer)| Step::Called { flags, method, timeout, urgency, len, answer }),
         6 => (any::<prop::sample::Index>(), ends, len()).prop_map(|(call, flags, len)| Step::Answered { call: call.index(64), flags, len }),
         1 => (0usize..64, any::<bool>()).prop_map(|(call, reset)| Step::Stopped { call, reset }),
         2 => (0u64..3000, 0u64..4).prop_map(|(bytes, exchanges)| Step::Raised { bytes, exchanges }),
@@ -68,9 +71,11 @@ struct End {
 }
 
 impl End {
-    fn new(side: Side, plain: bool) -> Self {
-        let mut limits = Limits::default();
-        (limits.stream_window, limits.session_window, limits.max_message, limits.exchanges) = (600, 1200, 2000, 4);
+    /// `wide`: the windows hold more than a message may have.
+    fn new(side: Side, wide: bool, plain: bool) -> Self {
+        let mut limits = Limits::default().exchanges(4);
+        let windows = if wide { (2500, 6000, 600) } else { (600, 1200, 2000) };
+        (limits.stream_window, limits.session_window, limits.max_message) = windows;
         let bench = Bench::new(side, limits);
         Self { bench, plain, taken: 0, called: 0, handlers: Vec::new(), calls: Vec::new() }
     }
@@ -80,14 +85,22 @@ impl End {
         let ours = |call: usize| Xid(2 * call as u64 + side.first_id());
         let mut seen = String::new();
         match *step {
-            Step::Called { flags, method, timeout, len, answer } => {
-                let flags = flags | if timeout.is_some() { flag::EXT } else { 0 };
+            Step::Called { flags, method, timeout, urgency, len, answer } => {
+                let beside = Beside { urgency, ..Beside::NOTHING };
+                let extended = timeout.is_some() || !beside.is_nothing();
+                let flags = flags | if extended { flag::EXT } else { 0 };
                 let mut head = exchange_head(kind::OPEN, flags, None, Xid(2 * self.called + side.peer().first_id()));
                 let total = (flags & flag::EOM == 0).then_some(len as u64 + 1);
-                Open { method, timeout_ms: timeout, total }.write(&mut head);
+                let (open, mut behind) = (Open { method, timeout_ms: timeout, total }, Vec::new());
+                if beside.is_nothing() {
+                    open.write(&mut head);
+                } else {
+                    open.write_with(beside, &mut head, &mut behind);
+                }
+                behind.resize(behind.len() + len, 7);
                 self.called += 1;
                 let plain = self.plain;
-                let event = self.bench.read(head, &vec![7; len], |session, frame, now| {
+                let event = self.bench.read(head, &behind, |session, frame, now| {
                     let fresh = if plain { session.receive_call(frame, now) } else { None };
                     match fresh {
                         Some((fresh, args)) => Ok((Some((fresh, args.to_vec())), None)),
@@ -174,7 +187,8 @@ impl End {
         };
         let session = &self.bench.session;
         let left = (session.counts(), session.view(), session.live(), session.held(), session.footprint(), session.is_finished());
-        Ok(format!("{seen} {toll:?} {left:?} {:?}", (self.bench.out.sent(), self.bench.out.frames())))
+        let exchanges: Vec<_> = session.exchanges().collect();
+        Ok(format!("{seen} {toll:?} {left:?} {exchanges:?} {:?}", (self.bench.out.sent(), self.bench.out.frames())))
     }
 
     /// What ends when everything is overdue.
@@ -206,9 +220,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn a_plain_frame_leads_where_all_frames_lead(initiator: bool, steps in proptest::collection::vec(step(), 1..60)) {
+    fn a_plain_frame_leads_where_all_frames_lead(initiator: bool, wide: bool, steps in proptest::collection::vec(step(), 1..60)) {
         let side = if initiator { Side::Initiator } else { Side::Acceptor };
-        let (mut plain, mut general) = (End::new(side, true), End::new(side, false));
+        let (mut plain, mut general) = (End::new(side, wide, true), End::new(side, wide, false));
         for step in &steps {
             let (plain, general) = (plain.step(side, step), general.step(side, step));
             prop_assert_eq!(&plain, &general, "{:?}", step);
@@ -224,10 +238,14 @@ proptest! {
 /// Else the property above says nothing.
 #[test]
 fn plain_calls_and_answers_go_their_own_way() {
-    let mut end = End::new(Side::Acceptor, true);
+    let mut end = End::new(Side::Acceptor, false, true);
     for n in 0..6 {
         let answer = (n % 2 == 0).then_some(10);
-        end.step(Side::Acceptor, &Step::Called { flags: WHOLE, method: 0, timeout: None, len: 10, answer }).unwrap();
+        end.step(
+            Side::Acceptor,
+            &Step::Called { flags: WHOLE, method: 0, timeout: None, urgency: DEFAULT_URGENCY, len: 10, answer },
+        )
+        .unwrap();
         if answer.is_none() {
             end.step(Side::Acceptor, &Step::Answer { call: 0, len: 10, is_error: false }).unwrap();
         }
@@ -242,8 +260,12 @@ fn plain_calls_and_answers_go_their_own_way() {
 
 #[test]
 fn a_call_that_is_kept_has_its_time_from_its_arrival_on() {
-    let mut end = End::new(Side::Acceptor, true);
-    end.step(Side::Acceptor, &Step::Called { flags: WHOLE, method: 0, timeout: Some(70), len: 1, answer: None }).unwrap();
+    let mut end = End::new(Side::Acceptor, false, true);
+    end.step(
+        Side::Acceptor,
+        &Step::Called { flags: WHOLE, method: 0, timeout: Some(70), urgency: DEFAULT_URGENCY, len: 1, answer: None },
+    )
+    .unwrap();
     let due = end.bench.session.next_deadline().expect("it has a deadline");
     assert_eq!(due.since(end.bench.now), Duration::from_millis(70));
 }

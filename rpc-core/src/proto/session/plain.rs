@@ -113,7 +113,6 @@ impl<U: Default> Session<U> {
             body.recycle();
             self.exchanges.vacate(fresh.key);
             self.give_place_back();
-            self.settle_close();
             self.flush(out);
             return None;
         }
@@ -154,7 +153,6 @@ impl<U: Default> Session<U> {
             || rx.done
             || rx.discard
             || rx.partial.is_some()
-            || !exchange.held
             || taken > rx.credit.left().min(self.recv.left())
             || frame.body.len() as u64 > self.config.windows.message
         {
