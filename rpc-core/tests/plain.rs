@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (flags, 0u64..3, timeout, urgency, len(), proptest::option::weighted(0.7, len()))
             .prop_map(|(flags, method, timeout, urgency, len, answer)| Step::Called { flags, method, timeout, urgency, len, answer }),
-        6 => (any::<prop::sample::Index>(), ends, len()).prop_map(|(call, flags, len)| Step::Answered { call: call.index(64), flags, len }),
+        9 => (any::<prop::sample::Index>(), ends, len()).prop_map(|(call, flags, len)| Step::Answered { call: call.index(64), flags, len }),
         1 => (0usize..64, any::<bool>()).prop_map(|(call, reset)| Step::Stopped { call, reset }),
         2 => (0u64..3000, 0u64..4).prop_map(|(bytes, exchanges)| Step::Raised { bytes, exchanges }),
         1 => Just(Step::Closed),
@@ -268,4 +268,20 @@ fn a_call_that_is_kept_has_its_time_from_its_arrival_on() {
     .unwrap();
     let due = end.bench.session.next_deadline().expect("it has a deadline");
     assert_eq!(due.since(end.bench.now), Duration::from_millis(70));
+}
+
+/// Half of the window that was taken is told when the peer has little left, though nothing is taken then.
+#[test]
+fn an_answer_that_leaves_little_credit_has_what_is_due_announced() {
+    let mut end = End::new(Side::Acceptor, false, true);
+    for call in 0..2 {
+        end.step(Side::Acceptor, &Step::Call { len: 1, answer: AnswerKind::One }).unwrap();
+        end.bench.written();
+        end.step(Side::Acceptor, &Step::Answered { call, flags: WHOLE, len: 500 }).unwrap();
+        if call == 0 {
+            end.step(Side::Acceptor, &Step::Take { call, drop: false }).unwrap();
+            assert_eq!(end.bench.written(), [""; 0]);
+        }
+    }
+    assert_eq!((end.taken, end.bench.written()), (2, vec!["MAX_SESSION".to_owned()]));
 }
