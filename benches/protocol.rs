@@ -86,7 +86,7 @@ fn calls(client: &mut End, server: &mut End, in_flight: usize, plain: bool) {
     client.deliver(server);
     server.frames(|session, out, frame| {
         if plain && let Some((fresh, args)) = session.receive_call(frame, Time::default()) {
-            session.answer_fresh(fresh, None, || (), pool::copy(args).into(), false, out);
+            session.answer_fresh(fresh, None, pool::copy(args).into(), false, out);
             return;
         }
         match event(session, frame) {

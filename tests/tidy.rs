@@ -12,8 +12,8 @@ use std::process::Command;
 /// Lowest first. Rooms of one floor do not import each other.
 const CORE: &[&[&str]] = &[
     &["code", "id", "pool", "codec", "codec/samples", "wire", "proto"],
-    &["codec/limit", "codec/shared", "codec/wire", "wire/varint"],
-    &["codec/json", "codec/postcard", "metadata", "wire/header"],
+    &["codec/limit", "codec/wire", "wire/varint"],
+    &["codec/json", "codec/postcard", "codec/shared", "metadata", "wire/header"],
     &["context", "wire/frame"],
     &["wire/hello"],
     &["proto/batch", "proto/error", "proto/schedule", "proto/table", "proto/time"],

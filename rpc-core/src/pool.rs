@@ -16,7 +16,7 @@ const LARGEST: usize = 4096;
 const ROOM: usize = 128;
 
 /// From this size on a buffer is large, in bytes. What lies between is neither kept nor missed.
-const LARGE_FROM: usize = 64 * 1024;
+pub const LARGE_FROM: usize = 64 * 1024;
 
 /// What a thread keeps in large buffers, in bytes: two messages of a MiB. The allocator gives memory of that size back to the
 /// system when there is much of it, and to have its pages again costs more than to copy them.

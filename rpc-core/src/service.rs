@@ -13,7 +13,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::codec::shared;
 use crate::context::Context;
 use crate::metadata::Metadata;
 use crate::pool;
@@ -286,13 +285,8 @@ impl Request {
     pub fn decode<'a, A: Deserialize<'a>>(&'a self) -> Result<A, Fault> {
         match self.lent() {
             None => self.decoding.decode(&self.body).map_err(Fault::not_run),
-            Some(message) => self.decode_lent(message),
+            Some(message) => self.decoding.decode_lent(message).map_err(Fault::not_run),
         }
-    }
-
-    #[cold]
-    fn decode_lent<'a, A: Deserialize<'a>>(&self, message: &'a Bytes) -> Result<A, Fault> {
-        shared::lend(message, || self.decoding.decode(message)).map_err(Fault::not_run)
     }
 
     /// The items that the caller streams. For generated code, as is all below.

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,18 +47,18 @@ impl Decoding {
     /// As [`decode`](Self::decode).
     #[inline]
     pub fn decode_whole<T: DeserializeOwned + 'static>(&self, message: Vec<u8>) -> Result<T, Fault> {
-        if message.len() >= shared::LARGE {
-            return self.decode_lent(message);
+        if message.len() >= pool::LARGE_FROM {
+            return self.decode_lent::<Shared<T>>(&pool::lend(message)).map(Shared::into_inner);
         }
         let value = self.decode::<Shared<T>>(&message);
         pool::give(message);
         value.map(Shared::into_inner)
     }
 
+    /// Decodes a value of which some bytes may be parts of `message`.
     #[cold]
-    fn decode_lent<T: DeserializeOwned + 'static>(&self, message: Vec<u8>) -> Result<T, Fault> {
-        let message = pool::lend(message);
-        shared::lend(&message, || self.decode::<Shared<T>>(&message)).map(Shared::into_inner)
+    pub(crate) fn decode_lent<'de, T: serde::Deserialize<'de>>(&self, message: &'de Bytes) -> Result<T, Fault> {
+        shared::lend(message, || self.decode(message))
     }
 }
 

@@ -205,10 +205,10 @@ impl End {
         assert!(session.is_fresh(key));
         match answer {
             Some(len) => {
-                session.answer_fresh(fresh, timeout, || (), vec![8; len].into(), false, &mut self.bench.out);
+                session.answer_fresh(fresh, timeout, vec![8; len].into(), false, &mut self.bench.out);
             }
             None => {
-                session.keep(fresh, timeout, ());
+                session.keep(fresh, timeout);
                 self.handlers.push(key);
             }
         }

@@ -230,7 +230,7 @@ impl Offered {
             }
         }
         if let Some(fresh) = fresh {
-            session.act(|session| session.keep(fresh, timeout, Slot::default()));
+            session.act(|session| session.keep(fresh, timeout));
         }
         let place = || Place { session: session.clone(), key, _counted: Counted::new(link) };
         let task = match items {

@@ -115,7 +115,7 @@ pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, timeout: Option
     let mut fresh = Some(fresh);
     let answered = session.act_now(|session, out| {
         let fresh = fresh.take().expect("it is answered once");
-        session.answer_fresh(fresh, timeout, Slot::default, bytes.into(), is_error, out)
+        session.answer_fresh(fresh, timeout, bytes.into(), is_error, out)
     });
     if let Some(fresh) = fresh {
         answer_kept(session, fresh, Reply::Done);
@@ -126,7 +126,7 @@ pub(crate) fn answer_fresh(session: &SessionState, fresh: Fresh, timeout: Option
 #[cold]
 fn answer_kept(session: &SessionState, fresh: Fresh, reply: Reply) {
     let key = fresh.key();
-    session.act(|session| session.keep(fresh, None, Slot::default()));
+    session.act(|session| session.keep(fresh, None));
     answer(session, key, reply);
 }
 

@@ -13,7 +13,7 @@
 //! * [`wire`]: the newtypes in which strings and bytes travel;
 //! * [`shared`]: bytes that are a part of their message instead of a copy.
 //!
-//! Floor 0: imports nothing of this crate. No clock, no I/O.
+//! Imports nothing of this crate but the pool of buffers. No clock, no I/O.
 
 use std::borrow::Cow;
 use std::fmt;

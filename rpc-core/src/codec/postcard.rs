@@ -7,7 +7,6 @@ use ::postcard::{Deserializer, de_flavors, ser_flavors};
 use serde::{Deserialize, Serialize};
 
 use super::limit::{self, Stopped};
-use super::shared::LARGE;
 use super::{DecodeError, DecodeLimits, EncodeError};
 use crate::pool;
 
@@ -75,7 +74,7 @@ impl ser_flavors::Flavor for Append<'_> {
             self.0.push(*byte);
             return Ok(());
         }
-        if data.len() >= LARGE && self.0.capacity() - self.0.len() < data.len() {
+        if data.len() >= pool::LARGE_FROM && self.0.capacity() - self.0.len() < data.len() {
             make_room(self.0, data.len());
         }
         self.0.extend_from_slice(data);
@@ -88,10 +87,11 @@ impl ser_flavors::Flavor for Append<'_> {
     }
 }
 
-/// Moves what there is into a buffer that has room for `len` further bytes, from where large ones are kept.
+/// Moves what there is into a buffer that has room for `len` further bytes, from where large ones are kept. It is twice as large
+/// at least, so that what has many large pieces is not moved for each of them.
 #[cold]
 fn make_room(out: &mut Vec<u8>, len: usize) {
-    let mut larger = pool::large(out.len() + len + BEHIND);
+    let mut larger = pool::large((out.len() + len + BEHIND).max(2 * out.capacity()));
     larger.extend_from_slice(out);
     pool::give(std::mem::replace(out, larger));
 }
@@ -149,6 +149,20 @@ mod tests {
         assert_eq!(bytes, ::postcard::to_stdvec(value).unwrap());
         assert_eq!(&Codec::Postcard.decode::<T>(&bytes, None).unwrap(), value, "without limits");
         assert_eq!(&Codec::Postcard.decode::<T>(&bytes, Some(&DecodeLimits::default())).unwrap(), value, "within limits");
+    }
+
+    #[test]
+    fn many_large_pieces_are_not_moved_for_each_of_them() {
+        use ser_flavors::Flavor;
+        let (mut out, mut moves, piece) = (Vec::new(), 0, vec![7; pool::LARGE_FROM]);
+        for count in 1..=64 {
+            let before = out.capacity();
+            Append(&mut out).try_extend(&piece).unwrap();
+            moves += usize::from(out.capacity() != before);
+            assert_eq!(out.len(), count * piece.len());
+        }
+        assert!(moves <= 8, "{moves} times");
+        assert!(out.iter().all(|byte| *byte == 7));
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! [`Shared`] looks there where the value that is decoded is [`Bytes`].
 
 use std::any::{Any, TypeId};
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer};
 
-/// A message of which parts are worth sharing has so many bytes at least. A copy of less costs no more than to count who has it.
-pub const LARGE: usize = 64 * 1024;
+use super::wire::ByteSlice;
+use crate::pool::LARGE_FROM;
 
 /// A part that is smaller than this share of its message is copied, so that few bytes do not keep many in memory.
 const SHARE: usize = 2;
@@ -49,10 +49,14 @@ pub fn lend<R>(message: &Bytes, decode: impl FnOnce() -> R) -> R {
 }
 
 /// `bytes` as a part of the message that is being decoded, if they are and it is worth it.
+#[inline]
 fn part(bytes: &[u8]) -> Option<Bytes> {
+    if bytes.len() < LARGE_FROM / SHARE {
+        return None;
+    }
     MESSAGE.with_borrow(|message| {
         let (own, its) = (bytes.as_ptr_range(), message.as_ptr_range());
-        let within = !bytes.is_empty() && its.start <= own.start && own.end <= its.end;
+        let within = its.start <= own.start && own.end <= its.end;
         (within && bytes.len() >= message.len() / SHARE).then(|| message.slice_ref(bytes))
     })
 }
@@ -66,51 +70,12 @@ where
         if TypeId::of::<T>() != TypeId::of::<Bytes>() {
             return T::deserialize(deserializer).map(Self);
         }
-        // Not `deserialize_byte_buf`, of which postcard makes bytes that are not borrowed.
-        let mut bytes = Some(deserializer.deserialize_bytes(BytesVisitor)?);
+        let mut bytes = Some(match ByteSlice::deserialize(deserializer)?.into_inner() {
+            Cow::Owned(bytes) => bytes.into(),
+            Cow::Borrowed(bytes) => part(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes)),
+        });
         let same = (&mut bytes as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take);
         Ok(Self(same.expect("it is of the same type")))
-    }
-}
-
-/// As that of `Bytes`, but for bytes that can be shared.
-struct BytesVisitor;
-
-impl<'de> Visitor<'de> for BytesVisitor {
-    type Value = Bytes;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes")
-    }
-
-    #[inline]
-    fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Bytes, E> {
-        Ok(if bytes.len() < LARGE / SHARE { None } else { part(bytes) }.unwrap_or_else(|| Bytes::copy_from_slice(bytes)))
-    }
-
-    #[inline]
-    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
-        Ok(Bytes::copy_from_slice(bytes))
-    }
-
-    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-        Ok(bytes.into())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-        Ok(Bytes::copy_from_slice(text.as_bytes()))
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Bytes, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bytes, A::Error> {
-        let mut bytes = Vec::new();
-        while let Some(byte) = seq.next_element()? {
-            bytes.push(byte);
-        }
-        Ok(bytes.into())
     }
 }
 
@@ -138,7 +103,7 @@ mod tests {
     #[test]
     fn much_of_a_message_is_shared_and_little_is_copied() {
         for limits in [None, Some(&DecodeLimits::default())] {
-            for (len, shared) in [(LARGE, true), (LARGE / 2, true), (LARGE / 2 - 1, false), (0, false)] {
+            for (len, shared) in [(LARGE_FROM, true), (LARGE_FROM / 2, true), (LARGE_FROM / 2 - 1, false), (0, false)] {
                 let message = Bytes::from(encoded(len));
                 let (bytes, is_part) = decoded(&message, limits);
                 assert_eq!((bytes.len(), is_part), (len, shared));
@@ -146,7 +111,7 @@ mod tests {
         }
         // Less than half of what it would keep.
         let mut out = Vec::new();
-        let (less, more) = (Bytes::from(vec![1; LARGE]), Bytes::from(vec![2; 2 * LARGE]));
+        let (less, more) = (Bytes::from(vec![1; LARGE_FROM]), Bytes::from(vec![2; 2 * LARGE_FROM]));
         Codec::Postcard.encode(&(&less, &more), &mut out).unwrap();
         let message = Bytes::from(out);
         let decode = || Codec::Postcard.decode::<(Shared<Bytes>, Shared<Bytes>)>(&message, None).unwrap();
@@ -158,7 +123,7 @@ mod tests {
 
     #[test]
     fn only_the_message_that_is_decoded_is_shared() {
-        let (outer, inner) = (Bytes::from(encoded(LARGE)), Bytes::from(encoded(LARGE)));
+        let (outer, inner) = (Bytes::from(encoded(LARGE_FROM)), Bytes::from(encoded(LARGE_FROM)));
         let read = |message: &Bytes| Codec::Postcard.decode::<(u8, Shared<Bytes>, String)>(message, None).unwrap().1.0;
         let is_part = |bytes: &Bytes, of: &Bytes| of.as_ptr_range().contains(&bytes.as_ptr());
         lend(&outer, || {

@@ -224,7 +224,7 @@ impl FrameTurn<'_> {
             Ok(info) => info,
             Err(reason) => {
                 let key = fresh.key();
-                core.proto.keep(fresh, None, Slot::default());
+                core.proto.keep(fresh, None);
                 refuse(&mut core.proto, key, reason);
                 return Ok((None, self.let_go(core)?));
             }

@@ -29,7 +29,6 @@ pub struct Fresh {
     /// The time it has from its arrival on, where the peer named one.
     pub timeout: Option<Duration>,
     arrived: Time,
-    charged: u64,
 }
 
 impl Fresh {
@@ -69,7 +68,7 @@ impl<U: Default> Session<U> {
             self.control_due |= self.grants_due();
         }
         let (key, timeout) = (self.exchanges.reserve(), self.grant_timeout(&open));
-        Some((Fresh { key, xid: frame.xid, method, timeout, arrived: now, charged: taken }, args))
+        Some((Fresh { key, xid: frame.xid, method, timeout, arrived: now }, args))
     }
 
     /// Counts bytes that come and are done with.
@@ -99,7 +98,6 @@ impl<U: Default> Session<U> {
         &mut self,
         fresh: Fresh,
         timeout: Option<Duration>,
-        user: impl FnOnce() -> U,
         body: Body,
         is_error: bool,
         out: &mut Outbox,
@@ -117,20 +115,18 @@ impl<U: Default> Session<U> {
             return None;
         }
         let key = fresh.key;
-        self.keep(fresh, timeout, user());
+        self.keep(fresh, timeout);
         self.answer_now(key, body, is_error, out);
         self.next_deadline
     }
 
     /// Makes an exchange of a call that is not answered yet. It has `timeout` from its arrival on. It must be followed by
     /// [`handler_done`](Self::handler_done).
-    pub fn keep(&mut self, fresh: Fresh, timeout: Option<Duration>, user: U) {
-        let Fresh { key, xid, method, arrived, charged, .. } = fresh;
+    pub fn keep(&mut self, fresh: Fresh, timeout: Option<Duration>) {
+        let Fresh { key, xid, method, arrived, .. } = fresh;
         let (send, receive) = (self.peer.stream, self.config.windows.stream);
-        let mut exchange = Exchange::new(Side::Acceptor, Some(xid), AnswerKind::Many, send, receive, user);
-        // Within its credit, as was seen.
-        let _ = exchange.rx.credit.receive(charged);
-        exchange.rx.credit.release(charged);
+        let mut exchange = Exchange::new(Side::Acceptor, Some(xid), AnswerKind::Many, send, receive, U::default());
+        // Nothing more comes, so that what has come is of no account.
         exchange.rx.done = true;
         (exchange.held, exchange.arrived) = (true, Some(arrived));
         exchange.deadline = self.deadline_at(arrived, timeout);
