@@ -14,6 +14,7 @@ mod commands;
 mod deadlines;
 mod inspect;
 mod plain;
+mod reassembly;
 mod receive;
 mod rest;
 mod ring;
